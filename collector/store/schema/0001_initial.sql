@@ -1,0 +1,396 @@
+-- Tailsight schema, version 1. One table per noun (docs/glossary.md). Statements end with a semicolon at the end of
+-- a line. {retention.NAME} are hours from [retention] of tailsight.toml, {durable} are the settings that make an
+-- acknowledged insert survive a crash (collector/store/schema.py). Codecs and order were chosen by measurement:
+-- docs/benchmarks.md, "Bytes per stamp".
+
+-- One timestamp of one message at one point. Partitioned by the day the batch was cut, so that a wrong clock cannot
+-- open partitions; ordered so that the stamps of one message lie together.
+CREATE TABLE IF NOT EXISTS stamps (
+    ts           DateTime64(9, 'UTC')   CODEC(Delta, ZSTD(1)),
+    key          UInt64                 CODEC(ZSTD(1)),
+    point        LowCardinality(String) CODEC(ZSTD(1)),
+    host         LowCardinality(String) CODEC(ZSTD(1)),
+    service      LowCardinality(String) CODEC(ZSTD(1)),
+    thread       UInt32                 CODEC(T64, ZSTD(1)),
+    clock        LowCardinality(String) CODEC(ZSTD(1)),
+    error_ns     Nullable(UInt32)       CODEC(ZSTD(1)),
+    depth        Nullable(Int32)        CODEC(ZSTD(1)),
+    label_set    UInt64                 CODEC(ZSTD(1)),
+    outcome      Enum8('unset' = 0, 'ok' = 1, 'error' = 2, 'rejected' = 3, 'shed' = 4, 'timeout' = 5) CODEC(ZSTD(1)),
+    mode         Enum8('unset' = 0, 'normal' = 1, 'cached' = 2, 'fallback' = 3, 'shadow' = 4, 'synthetic' = 5) CODEC(ZSTD(1)),
+    cache        Enum8('unset' = 0, 'hit' = 1, 'stale' = 2, 'miss' = 3) CODEC(ZSTD(1)),
+    data_age_ns  Nullable(Int64)        CODEC(ZSTD(1)),
+    batch        UInt64                 CODEC(ZSTD(1)),
+    seq          UInt64                 CODEC(Delta, ZSTD(1)),
+    cut_day      Date                   CODEC(ZSTD(1))
+) ENGINE = MergeTree
+PARTITION BY cut_day
+ORDER BY (toStartOfMinute(ts), key, ts)
+TTL toDateTime(ts) + INTERVAL {retention.stamps} HOUR
+SETTINGS {durable};
+
+-- Stamps of chosen messages (slow, in an episode, or a weighted share of the rest), kept longer than the stream.
+CREATE TABLE IF NOT EXISTS stamps_kept (
+    ts           DateTime64(9, 'UTC')   CODEC(Delta, ZSTD(1)),
+    key          UInt64                 CODEC(ZSTD(1)),
+    point        LowCardinality(String) CODEC(ZSTD(1)),
+    host         LowCardinality(String) CODEC(ZSTD(1)),
+    service      LowCardinality(String) CODEC(ZSTD(1)),
+    thread       UInt32                 CODEC(T64, ZSTD(1)),
+    clock        LowCardinality(String) CODEC(ZSTD(1)),
+    error_ns     Nullable(UInt32)       CODEC(ZSTD(1)),
+    depth        Nullable(Int32)        CODEC(ZSTD(1)),
+    label_set    UInt64                 CODEC(ZSTD(1)),
+    outcome      Enum8('unset' = 0, 'ok' = 1, 'error' = 2, 'rejected' = 3, 'shed' = 4, 'timeout' = 5) CODEC(ZSTD(1)),
+    mode         Enum8('unset' = 0, 'normal' = 1, 'cached' = 2, 'fallback' = 3, 'shadow' = 4, 'synthetic' = 5) CODEC(ZSTD(1)),
+    cache        Enum8('unset' = 0, 'hit' = 1, 'stale' = 2, 'miss' = 3) CODEC(ZSTD(1)),
+    data_age_ns  Nullable(Int64)        CODEC(ZSTD(1)),
+    batch        UInt64                 CODEC(ZSTD(1)),
+    seq          UInt64                 CODEC(Delta, ZSTD(1)),
+    cut_day      Date                   CODEC(ZSTD(1))
+) ENGINE = MergeTree
+PARTITION BY cut_day
+ORDER BY (toStartOfMinute(ts), key, ts)
+TTL toDateTime(ts) + INTERVAL {retention.stamps_kept} HOUR
+SETTINGS {durable};
+
+-- Identity changes on the way: the parent message caused the child.
+CREATE TABLE IF NOT EXISTS links (
+    ts       DateTime64(9, 'UTC')   CODEC(Delta, ZSTD(1)),
+    parent   UInt64                 CODEC(ZSTD(1)),
+    child    UInt64                 CODEC(ZSTD(1)),
+    host     LowCardinality(String) CODEC(ZSTD(1)),
+    service  LowCardinality(String) CODEC(ZSTD(1)),
+    batch    UInt64                 CODEC(ZSTD(1)),
+    seq      UInt64                 CODEC(Delta, ZSTD(1)),
+    cut_day  Date                   CODEC(ZSTD(1))
+) ENGINE = MergeTree
+PARTITION BY cut_day
+ORDER BY (toStartOfMinute(ts), child, parent, ts)
+TTL toDateTime(ts) + INTERVAL {retention.stamps} HOUR
+SETTINGS {durable};
+
+-- A sampled level: queue depth, backlog, run-queue delay of a thread, steal.
+CREATE TABLE IF NOT EXISTS gauges (
+    ts         DateTime64(9, 'UTC')   CODEC(Delta, ZSTD(1)),
+    name       LowCardinality(String) CODEC(ZSTD(1)),
+    host       LowCardinality(String) CODEC(ZSTD(1)),
+    service    LowCardinality(String) CODEC(ZSTD(1)),
+    label_set  UInt64                 CODEC(ZSTD(1)),
+    value      Float64                CODEC(ZSTD(1)),
+    batch      UInt64                 CODEC(ZSTD(1)),
+    seq        UInt64                 CODEC(Delta, ZSTD(1)),
+    cut_day    Date                   CODEC(ZSTD(1))
+) ENGINE = MergeTree
+PARTITION BY cut_day
+ORDER BY (name, host, label_set, ts)
+TTL toDateTime(ts) + INTERVAL {retention.gauges} HOUR
+SETTINGS {durable};
+
+-- A span on a thread or device without a key of its own, with who caused it.
+CREATE TABLE IF NOT EXISTS intervals (
+    ts           DateTime64(9, 'UTC')   CODEC(Delta, ZSTD(1)),
+    duration_ns  Int64                  CODEC(T64, ZSTD(1)),
+    kind         LowCardinality(String) CODEC(ZSTD(1)),
+    host         LowCardinality(String) CODEC(ZSTD(1)),
+    thread       UInt32                 CODEC(T64, ZSTD(1)),
+    culprit      LowCardinality(String) CODEC(ZSTD(1)),
+    label_set    UInt64                 CODEC(ZSTD(1)),
+    batch        UInt64                 CODEC(ZSTD(1)),
+    seq          UInt64                 CODEC(Delta, ZSTD(1)),
+    cut_day      Date                   CODEC(ZSTD(1))
+) ENGINE = MergeTree
+PARTITION BY cut_day
+ORDER BY (host, thread, ts)
+TTL toDateTime(ts) + INTERVAL {retention.intervals} HOUR
+SETTINGS {durable};
+
+-- What each clock said of itself; event <> 'sample' marks steps and loss of synchronisation.
+CREATE TABLE IF NOT EXISTS clock (
+    ts             DateTime64(9, 'UTC')   CODEC(Delta, ZSTD(1)),
+    host           LowCardinality(String) CODEC(ZSTD(1)),
+    clock          LowCardinality(String) CODEC(ZSTD(1)),
+    source         LowCardinality(String) CODEC(ZSTD(1)),
+    event          LowCardinality(String) CODEC(ZSTD(1)),
+    offset_ns      Nullable(Int64)        CODEC(ZSTD(1)),
+    error_ns       Nullable(Int64)        CODEC(ZSTD(1)),
+    frequency_ppb  Nullable(Float64)      CODEC(ZSTD(1)),
+    step_ns        Nullable(Int64)        CODEC(ZSTD(1)),
+    batch          UInt64                 CODEC(ZSTD(1)),
+    seq            UInt64                 CODEC(Delta, ZSTD(1)),
+    cut_day        Date                   CODEC(ZSTD(1))
+) ENGINE = MergeTree
+PARTITION BY cut_day
+ORDER BY (host, clock, ts)
+TTL toDateTime(ts) + INTERVAL {retention.clock} HOUR
+SETTINGS {durable};
+
+-- Interned label sets: the same set has the same id everywhere (hash64('labels', canonical JSON)).
+CREATE TABLE IF NOT EXISTS label_sets (
+    label_set  UInt64,
+    labels     String CODEC(ZSTD(1)),
+    batch      UInt64 CODEC(ZSTD(1)),
+    seq        UInt64 CODEC(ZSTD(1)),
+    cut_day    Date   CODEC(ZSTD(1))
+) ENGINE = ReplacingMergeTree
+ORDER BY label_set
+TTL cut_day + INTERVAL {retention.label_sets} HOUR
+SETTINGS {durable};
+
+-- Who changed what and when: deploy, config, flag, SLO, rule. Appended by people and machines.
+CREATE TABLE IF NOT EXISTS changes (
+    ts        DateTime64(9, 'UTC')   CODEC(Delta, ZSTD(1)),
+    id        UUID,
+    kind      LowCardinality(String),
+    who       String                 CODEC(ZSTD(1)),
+    what      String                 CODEC(ZSTD(1)),
+    host      LowCardinality(String),
+    service   LowCardinality(String),
+    version   String                 CODEC(ZSTD(1)),
+    url       String                 CODEC(ZSTD(1)),
+    labels    String                 CODEC(ZSTD(1)),
+    recorded  DateTime64(9, 'UTC')
+) ENGINE = MergeTree
+PARTITION BY toYYYYMM(recorded)
+ORDER BY (ts, id)
+TTL toDateTime(recorded) + INTERVAL {retention.changes} HOUR
+SETTINGS {durable};
+
+-- A business measure per cohort, channel and region. `version` grows when a value is corrected.
+CREATE TABLE IF NOT EXISTS kpis (
+    ts         DateTime64(9, 'UTC')   CODEC(Delta, ZSTD(1)),
+    name       LowCardinality(String),
+    cohort     LowCardinality(String),
+    channel    LowCardinality(String),
+    region     LowCardinality(String),
+    value      Float64,
+    weight     Float64 DEFAULT 1,
+    version    UInt64
+) ENGINE = ReplacingMergeTree(version)
+PARTITION BY toYYYYMM(ts)
+ORDER BY (name, cohort, channel, region, ts)
+TTL toDateTime(ts) + INTERVAL {retention.kpis} HOUR
+SETTINGS {durable};
+
+-- The ledger: one row per shipped batch, written last. A batch without its row is not acknowledged.
+-- No TTL: it must outlive the data plus the longest spool.
+CREATE TABLE IF NOT EXISTS batches (
+    batch         UInt64,
+    collector     UUID,
+    name          LowCardinality(String),
+    host          LowCardinality(String),
+    boot          UInt32,
+    seq_first     UInt64,
+    events        UInt64,                         -- seq_first .. seq_first + events - 1 are accounted for here
+    stored        UInt64,
+    quarantined   UInt64,
+    dropped       UInt64,
+    reasons       Array(LowCardinality(String)),  -- of dropped and quarantined events
+    reason_counts Array(UInt64),
+    tables        Array(LowCardinality(String)),
+    table_rows    Array(UInt64),
+    first_ts      DateTime64(9, 'UTC'),           -- event times of the stored rows; 1970 when there are none
+    last_ts       DateTime64(9, 'UTC'),
+    seconds       Array(UInt32),                  -- completeness: per second of cutting, what was produced
+    produced_by_second Array(UInt64),             -- and what of it is missing (dropped or quarantined)
+    missing_by_second  Array(UInt64),
+    cut           DateTime64(9, 'UTC'),
+    cut_day       Date,
+    received      DateTime64(9, 'UTC'),
+    checksum      UInt32,                         -- CRC32C of the batch's bytes
+    bytes         UInt64,
+    attempt       UInt32
+) ENGINE = MergeTree
+PARTITION BY toYYYYMM(cut_day)
+ORDER BY (collector, boot, seq_first)
+SETTINGS {durable};
+
+-- What the collectors said of themselves, every few seconds: state, watermark, and what they still hold.
+CREATE TABLE IF NOT EXISTS heartbeats (
+    ts          DateTime64(9, 'UTC')   CODEC(Delta, ZSTD(1)),
+    collector   UUID,
+    boot        UInt32,
+    name        LowCardinality(String),
+    host        LowCardinality(String),
+    status      LowCardinality(String),  -- running, degraded, unavailable, stopped
+    reason      String                 CODEC(ZSTD(1)),
+    watermark   DateTime64(9, 'UTC'),    -- every event before this time has been cut into a batch
+    produced    UInt64,
+    acked       UInt64,                  -- every event with a smaller sequence number is acknowledged
+    in_flight   UInt64,
+    spool_bytes UInt64
+) ENGINE = MergeTree
+PARTITION BY toDate(ts)
+ORDER BY (collector, boot, ts)
+TTL toDateTime(ts) + INTERVAL {retention.heartbeats} HOUR;
+
+-- Rows that could not be stored, as they came, with the reason. They count as quarantined in the ledger.
+CREATE TABLE IF NOT EXISTS quarantine (
+    received   DateTime64(9, 'UTC'),
+    batch      UInt64,
+    seq        UInt64,
+    `table`    LowCardinality(String),
+    reason     LowCardinality(String),
+    error      String CODEC(ZSTD(1)),
+    row        String CODEC(ZSTD(1)),   -- JSON of the row
+    cut_day    Date
+) ENGINE = MergeTree
+PARTITION BY cut_day
+ORDER BY (received, batch, seq)
+TTL toDateTime(received) + INTERVAL {retention.quarantine} HOUR
+SETTINGS {durable};
+
+-- One message of one path: where its time went. Rows of older generations of a window are not visible to readers.
+CREATE TABLE IF NOT EXISTS messages (
+    path         LowCardinality(String)       CODEC(ZSTD(1)),
+    window       DateTime('UTC')              CODEC(Delta, ZSTD(1)),
+    generation   UInt64                       CODEC(ZSTD(1)),
+    key          UInt64                       CODEC(ZSTD(1)),
+    start        DateTime64(9, 'UTC')         CODEC(Delta, T64, ZSTD(1)),
+    e2e_ns       Nullable(Int64)              CODEC(ZSTD(1)),   -- null: unfinished
+    e2e_error_ns Nullable(UInt32)             CODEC(ZSTD(1)),   -- null: unknown
+    stage_ns     Array(Nullable(Int64))       CODEC(ZSTD(1)),   -- in the path's stage order; null: an end is missing
+    stage_error_ns Array(Nullable(UInt32))    CODEC(ZSTD(1)),
+    stage_host   Array(LowCardinality(String)) CODEC(ZSTD(1)),  -- host of the stage's later end
+    stage_thread Array(UInt32)                CODEC(ZSTD(1)),
+    stage_depth  Array(Nullable(Int32))       CODEC(ZSTD(1)),   -- queue depth seen at the stage's first end
+    duplicates   UInt16                       CODEC(ZSTD(1)),   -- stamps beyond the first at a point
+    repeated     UInt64                       CODEC(ZSTD(1)),   -- bit i: an end of stage i was stamped more than once; then end_to_end
+    host         LowCardinality(String)       CODEC(ZSTD(1)),   -- of the last end; of the latest stamp while unfinished
+    service      LowCardinality(String)       CODEC(ZSTD(1)),
+    outcome      Enum8('unset' = 0, 'ok' = 1, 'error' = 2, 'rejected' = 3, 'shed' = 4, 'timeout' = 5) CODEC(ZSTD(1)),
+    mode         Enum8('unset' = 0, 'normal' = 1, 'cached' = 2, 'fallback' = 3, 'shadow' = 4, 'synthetic' = 5) CODEC(ZSTD(1)),
+    cache        Enum8('unset' = 0, 'hit' = 1, 'stale' = 2, 'miss' = 3) CODEC(ZSTD(1)),
+    data_age_ns  Nullable(Int64)              CODEC(ZSTD(1)),
+    weight       Float32                      CODEC(ZSTD(1)),
+    label_set    UInt64                       CODEC(ZSTD(1)),
+    completeness Nullable(Float32)            CODEC(ZSTD(1))
+) ENGINE = MergeTree
+PARTITION BY toDate(window)
+ORDER BY (path, window, start, key)
+TTL window + INTERVAL {retention.messages} HOUR
+SETTINGS {durable};
+
+-- Counts per HdrHistogram log-linear bucket (7 sub-bucket bits). Stages include end_to_end and unattributed.
+-- Negative latencies have negative buckets. level is the window's length in seconds: 10, 60, 3600.
+CREATE TABLE IF NOT EXISTS stage_counts (
+    path        LowCardinality(String) CODEC(ZSTD(1)),
+    level       UInt16                 CODEC(ZSTD(1)),
+    window      DateTime('UTC')        CODEC(Delta, ZSTD(1)),
+    generation  UInt64                 CODEC(ZSTD(1)),
+    stage       LowCardinality(String) CODEC(ZSTD(1)),
+    rollup      LowCardinality(String) CODEC(ZSTD(1)),   -- '' = all messages, else 'label=value'
+    bucket      Int16                  CODEC(Delta, ZSTD(1)),
+    n           UInt64                 CODEC(T64, ZSTD(1)),
+    written     DateTime('UTC') DEFAULT now() CODEC(Delta, ZSTD(1))  -- imported logs are older than the retention of live windows
+) ENGINE = MergeTree
+PARTITION BY (level, toYYYYMM(window))
+ORDER BY (path, rollup, stage, window, bucket)
+TTL greatest(window, written) + INTERVAL {retention.counts_10s} HOUR DELETE WHERE level = 10,
+    greatest(window, written) + INTERVAL {retention.counts_1m} HOUR DELETE WHERE level = 60,
+    greatest(window, written) + INTERVAL {retention.counts_1h} HOUR DELETE WHERE level = 3600
+SETTINGS {durable};
+
+-- What buckets cannot hold exactly: extremes, sums, and what is not a latency at all.
+CREATE TABLE IF NOT EXISTS stage_windows (
+    path        LowCardinality(String) CODEC(ZSTD(1)),
+    level       UInt16                 CODEC(ZSTD(1)),
+    window      DateTime('UTC')        CODEC(Delta, ZSTD(1)),
+    generation  UInt64                 CODEC(ZSTD(1)),
+    stage       LowCardinality(String) CODEC(ZSTD(1)),
+    rollup      LowCardinality(String) CODEC(ZSTD(1)),
+    n           UInt64,
+    unfinished  UInt64,
+    missing     UInt64,             -- finished messages without this stage
+    negative    UInt64,
+    below_resolution UInt64,        -- smaller than its own clock error
+    error_unknown UInt64,           -- no clock bound known
+    repeated    UInt64,             -- an end was stamped more than once
+    sum_ns      Int64,
+    min_ns      Int64,
+    max_ns      Int64,
+    max_error_ns UInt64,            -- largest known clock error among them
+    written     DateTime('UTC') DEFAULT now() CODEC(Delta, ZSTD(1))  -- imported logs are older than the retention of live windows
+) ENGINE = MergeTree
+PARTITION BY (level, toYYYYMM(window))
+ORDER BY (path, rollup, stage, window)
+TTL greatest(window, written) + INTERVAL {retention.counts_10s} HOUR DELETE WHERE level = 10,
+    greatest(window, written) + INTERVAL {retention.counts_1m} HOUR DELETE WHERE level = 60,
+    greatest(window, written) + INTERVAL {retention.counts_1h} HOUR DELETE WHERE level = 3600
+SETTINGS {durable};
+
+-- The commit record of a window: readers see the rows of the largest generation that has one. A row of level 0 is the
+-- window job's position in the ledger: everything received before it is settled.
+CREATE TABLE IF NOT EXISTS windows (
+    path        LowCardinality(String),
+    level       UInt16,
+    window      DateTime('UTC'),
+    generation  UInt64,
+    state       Enum8('provisional' = 1, 'final' = 2),
+    messages    UInt64,
+    finished    UInt64,
+    unfinished  UInt64,
+    headless    UInt64,             -- messages whose start is unknown: not among the messages, by their earliest stamp
+    stamps      UInt64,
+    completeness Nullable(Float64),
+    basis       UInt64,             -- what it was computed from: level 10 the xor of the ledger's batches that touch it,
+                                    -- levels 60 and 3600 the largest generation of their level 10 windows
+    computed    DateTime64(9, 'UTC')
+) ENGINE = MergeTree
+PARTITION BY (level, toYYYYMM(window))
+ORDER BY (path, level, window, generation)
+TTL greatest(window, toDateTime(computed)) + INTERVAL {retention.counts_10s} HOUR DELETE WHERE level = 10,
+    greatest(window, toDateTime(computed)) + INTERVAL {retention.counts_1m} HOUR DELETE WHERE level = 60,
+    greatest(window, toDateTime(computed)) + INTERVAL {retention.counts_1h} HOUR DELETE WHERE level = 3600
+SETTINGS {durable};
+
+-- Good and total per objective version and window; the SLO evaluation reads nothing else.
+CREATE TABLE IF NOT EXISTS objective_counts (
+    objective   LowCardinality(String),
+    version     UInt32,
+    window      DateTime('UTC') CODEC(Delta, ZSTD(1)),
+    generation  UInt64,
+    good        UInt64,
+    total       UInt64,
+    uncertain   UInt64          -- in a bucket that the threshold cuts, where messages no longer live
+) ENGINE = MergeTree
+PARTITION BY toYYYYMM(window)
+ORDER BY (objective, version, window)
+TTL window + INTERVAL {retention.counts_1h} HOUR
+SETTINGS {durable};
+
+-- Imported HdrHistogram logs, at their own precision, beside the counts they were folded into.
+CREATE TABLE IF NOT EXISTS hlogs (
+    path        LowCardinality(String),
+    stage       LowCardinality(String),
+    tag         LowCardinality(String),
+    start       DateTime64(9, 'UTC'),
+    length_ns   Int64,
+    digits      UInt8,
+    unit_ns     Float64,
+    max         Float64,
+    n           UInt64,
+    histogram   String CODEC(ZSTD(1)),  -- the compressed V2 payload as it was in the file
+    source      String,
+    import_id   UInt64,
+    expected_interval_ns Int64,     -- coordinated omission is corrected for this interval when counted; 0 = not at all
+    imported    DateTime('UTC') DEFAULT now()
+) ENGINE = MergeTree
+PARTITION BY toYYYYMM(start)
+ORDER BY (path, stage, tag, start)
+TTL greatest(toDateTime(start), imported) + INTERVAL {retention.hlogs} HOUR
+SETTINGS {durable};
+
+-- The append-only log of critical actions. No TTL: the leaf stays when the data goes.
+CREATE TABLE IF NOT EXISTS audit (
+    leaf      UInt64,
+    ts        DateTime64(9, 'UTC'),
+    actor     String,
+    action    LowCardinality(String),
+    target    String,
+    outcome   LowCardinality(String),
+    detail    String CODEC(ZSTD(1)),
+    hash      FixedString(32)
+) ENGINE = MergeTree
+ORDER BY leaf
+SETTINGS {durable};
