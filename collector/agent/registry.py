@@ -1,0 +1,95 @@
+"""The collectors an agent may run, by name. Each is imported when it is wanted, so that the others cost nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from collector.agent.settings import AgentSettings
+from collector.clock import ClockReading, HostClock, clock_columns
+from collector.settings import ConfigError
+from collector.sources import Availability, Poll, Source
+
+
+class ClockSource:
+    """What the host's clock said of itself: a sample every few seconds, and every step and loss of synchronisation.
+
+    It lies in between no two events: each row is one reading. Cost: nothing beyond the readings that are made anyway.
+    """
+
+    name = "clock"
+
+    def __init__(self, clock: HostClock, host: str, period_s: float) -> None:
+        self.period_s = period_s
+        self._clock = clock
+        self._host = host
+
+    def start(self, positions: Mapping[str, int]) -> Availability:  # noqa: ARG002 - a clock has no past to read
+        """A clock is always there; whether it is synchronised is in its rows."""
+        return Availability("running")
+
+    def poll(self, clock: ClockReading) -> Poll:  # noqa: ARG002 - the events hold their own readings
+        """The rows since the last poll."""
+        events = self._clock.events()
+        return Poll(columns=[clock_columns(self._host, events)] if events else [])
+
+    def close(self) -> None:
+        """There is nothing to release."""
+
+
+def _probe(settings: AgentSettings, host: str, clock: HostClock) -> Source:  # noqa: ARG001 - one signature for all
+    from collector.sources.probe import ProbeSource
+
+    return ProbeSource(ring_dir(settings), host)
+
+
+def _schedstat(settings: AgentSettings, host: str, clock: HostClock) -> Source:  # noqa: ARG001 - one signature for all
+    from collector.sources.schedstat import SchedstatSource
+
+    return SchedstatSource(host, ring_dir=ring_dir(settings))
+
+
+def _scheduler(settings: AgentSettings, host: str, clock: HostClock) -> Source:  # noqa: ARG001 - one signature for all
+    from collector.sched.source import SchedulerSource
+
+    return SchedulerSource(host, lambda: _commands(ring_dir(settings)), settings.scheduler)
+
+
+def _commands(rings: Path) -> dict[int, str]:
+    """The command names of the programs that stamp, by process: what their threads' delays are counted under."""
+    from collector.sources.ring_processes import stamping
+
+    names = {}
+    for pid in stamping(rings):
+        try:
+            names[pid] = Path(f"/proc/{pid}/comm").read_text("utf-8", "replace").strip()
+        except OSError:
+            continue  # it has ended
+    return names
+
+
+def _clock(settings: AgentSettings, host: str, clock: HostClock) -> Source:
+    return ClockSource(clock, host, settings.clock_s)
+
+
+REGISTRY: Mapping[str, Callable[[AgentSettings, str, HostClock], Source]] = {
+    "probe": _probe,
+    "schedstat": _schedstat,
+    "scheduler": _scheduler,
+    "clock": _clock,
+}
+
+
+def ring_dir(settings: AgentSettings) -> Path:
+    """Where the probe's rings are: the setting, the probe's own variable, or the probe's default for this user."""
+    named = settings.ring_dir or os.environ.get("TAILSIGHT_PROBE_DIR", "")
+    return Path(named) if named else Path(f"/dev/shm/tailsight-{os.getuid()}")  # noqa: S108 - made 0700 by the probe
+
+
+def make_source(name: str, settings: AgentSettings, host: str, clock: HostClock) -> Source:
+    """The collector called `name`. Raises ConfigError with the known names."""
+    maker = REGISTRY.get(name)
+    if maker is None:
+        raise ConfigError("agent.collectors", f"there is no collector {name!r}; known are {', '.join(REGISTRY)}")
+    return maker(settings, host, clock)

@@ -1,0 +1,121 @@
+"""Records of the kernel as `intervals`: when, how long, whom it hit, and who had the CPU."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from collector.keys import hash64
+from collector.record import INTERVALS, LABEL_SETS, Columns
+from collector.sched.irq_program import LOCAL_TIMER
+from collector.sched.layout import RecordKind
+
+KIND_TEXTS = {
+    RecordKind.WOKEN: "run_queue",
+    RecordKind.PREEMPTED: "preempted",
+    RecordKind.IRQ: "irq",
+    RecordKind.SOFTIRQ: "softirq",
+}
+_IDLE = {RecordKind.WOKEN: "idle", RecordKind.PREEMPTED: "throttled"}
+
+
+class LabelSets:
+    """Interns label sets: each is handed over once, the first time it is used."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, int] = {}
+        self._new: list[tuple[int, str]] = []
+
+    def intern(self, labels: dict[str, str]) -> int:
+        """The 64-bit name of `labels`, 0 for none."""
+        if not labels:
+            return 0
+        text = json.dumps(labels, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        if text not in self._known:
+            self._known[text] = hash64("labels", text)
+            self._new.append((self._known[text], text))
+        return self._known[text]
+
+    def take(self) -> Columns | None:
+        """The sets first used since the last call."""
+        if not self._new:
+            return None
+        rows = [{"label_set": number, "labels": text} for number, text in self._new]
+        self._new = []
+        return Columns.from_rows(LABEL_SETS, rows)
+
+
+class Intervals:
+    """Turns layout.RECORD rows into INTERVALS columns of `host`; `softirqs` names the vectors.
+
+    The culprit of a wait after a wakeup is the thread that had the CPU last before: over a long wait there may have
+    been others. `idle` means the CPU was free and the wait was waking it; `throttled`, that a runnable thread was
+    taken off for the idle task, which only a bandwidth limit does.
+    """
+
+    def __init__(self, host: str, labels: LabelSets, softirqs: dict[int, str], irq_name: Callable[[int], str]) -> None:
+        self._host = host
+        self._labels = labels
+        self._softirqs = softirqs
+        self._irq_name = irq_name
+
+    def columns(self, records: NDArray[np.void], offset_ns: int, groups: Sequence[str]) -> Columns:
+        """The intervals; `offset_ns` takes MONOTONIC to UTC, `groups` names the records' groups."""
+        culprit, texts = self._culprits(records)
+        place = records["group"].astype(np.int64) << 16 | records["cpu"]
+        used, label_code = np.unique(place, return_inverse=True)
+        sets = np.array([self._label_set(int(p) >> 16, int(p) & 0xFFFF, groups) for p in used], dtype=np.uint64)
+        kinds = np.zeros(max(RecordKind) + 1, dtype="<u2")
+        for code, kind in enumerate(KIND_TEXTS):
+            kinds[kind] = code
+        duration = records["duration_ns"].astype("<i8")
+        n = len(records)
+        return Columns(
+            INTERVALS,
+            {
+                "ts_ns": records["end_ns"].astype("<i8") - duration + offset_ns,
+                "duration_ns": duration,
+                "kind": kinds[records["kind"]],
+                "host": np.zeros(n, dtype="<u2"),
+                "thread": records["pid"].astype("<u4"),
+                "culprit": culprit,
+                "label_set": sets[label_code] if n else np.zeros(0, dtype="<u8"),
+            },
+            {"kind": list(KIND_TEXTS.values()), "host": [self._host], "culprit": texts},
+        )
+
+    def _label_set(self, group: int, cpu: int, groups: Sequence[str]) -> int:
+        labels = {"cpu": str(cpu)}
+        if group:
+            labels["service"] = groups[group]
+        return self._labels.intern(labels)
+
+    def _culprits(self, records: NDArray[np.void]) -> tuple[NDArray[np.uint16], list[str]]:
+        """Codes and texts. One look at a text per distinct (kind, culprit); a pid keeps its name within a batch."""
+        keys = records["by_pid"].astype(np.int64) << 3 | records["kind"]
+        _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+        texts: dict[str, int] = {}
+        codes = np.zeros(len(first), dtype="<u2")
+        for n, row in enumerate(records[first]):
+            codes[n] = texts.setdefault(self._name(row), len(texts))
+        return codes[inverse], list(texts)
+
+    def _name(self, row: np.void) -> str:
+        kind, by = RecordKind(int(row["kind"])), int(row["by_pid"])
+        if kind is RecordKind.IRQ:
+            return "irq:timer" if by == LOCAL_TIMER else f"irq:{self._irq_name(by)}"
+        if kind is RecordKind.SOFTIRQ:
+            return f"softirq:{self._softirqs.get(by, by)}"
+        return _IDLE[kind] if by == 0 else bytes(row["by_comm"]).decode(errors="replace")
+
+
+def irq_name(number: int, root: Path = Path("/sys/kernel/irq")) -> str:
+    """The device names of an interrupt, its number where the kernel does not say."""
+    try:
+        return (root / str(number) / "actions").read_text().strip() or str(number)
+    except OSError:
+        return str(number)

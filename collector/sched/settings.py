@@ -1,0 +1,50 @@
+"""The `[scheduler]` section: which threads are observed, from which delay on, and by which mechanism."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from collector.settings import ConfigError, Section, duration_ns
+
+
+class SchedulerSettings(Section, frozen=True, kw_only=True):
+    """Settings of the scheduler collector.
+
+    Attributes:
+        mechanism: auto takes the best that the permissions allow.
+        observe: whose delays become intervals: of processes that stamp (probed), of `pids`, of `cgroup`, or of all.
+        pids: process ids for observe = "pids".
+        cgroup: folder of a cgroup for observe = "cgroup".
+        threshold: run-queue delays from here on become intervals; shorter ones are counted.
+        irq_threshold: the same for interrupts that hit observed threads.
+        interrupts: measure interrupts.
+        groups: how many groups of threads (services) are counted apart, all others included.
+        report: how often percentiles and counters are handed over.
+        ring_mib: memory of the kernel's ring, a power of two; 14,500 delays per MiB.
+    """
+
+    mechanism: Literal["auto", "ebpf", "perf", "switch", "psi"] = "auto"
+    observe: Literal["probed", "pids", "cgroup", "all"] = "probed"
+    pids: tuple[int, ...] = ()
+    cgroup: str = ""
+    threshold: str = "10us"
+    irq_threshold: str = "10us"
+    interrupts: bool = True
+    groups: int = 8
+    report: str = "10s"
+    ring_mib: int = 8
+
+    def validate(self) -> None:
+        """Raise ConfigError naming the field that does not fit."""
+        for name in ("threshold", "irq_threshold", "report"):
+            duration_ns(getattr(self, name), name)
+        if duration_ns(self.report, "report") == 0:
+            raise ConfigError("report", "must be longer than 0")
+        if self.ring_mib < 1 or self.ring_mib & (self.ring_mib - 1):
+            raise ConfigError("ring_mib", f"{self.ring_mib} must be a power of two")
+        if not 2 <= self.groups <= 256:
+            raise ConfigError("groups", f"{self.groups} must be between 2 and 256: one is that of all others")
+        if (self.observe == "pids") != bool(self.pids):
+            raise ConfigError("pids", 'go with observe = "pids", and only with it')
+        if (self.observe == "cgroup") != bool(self.cgroup):
+            raise ConfigError("cgroup", 'goes with observe = "cgroup", and only with it')

@@ -1,0 +1,171 @@
+"""The source `scheduler`: run-queue delays, preemptions and interrupts of the observed threads, and counts for all.
+
+Measures between "became runnable" and "was given a CPU" with the best mechanism that the permissions allow; see
+docs/scheduler.md for what each sees and costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from collector.clock import ClockReading
+from collector.record import GAUGES, Columns, DropReason
+from collector.sched import gauges, psi
+from collector.sched.choose import choose
+from collector.sched.culprits import Intervals, LabelSets, irq_name
+from collector.sched.mechanism import Mechanism, Totals
+from collector.sched.observed import BusyThreads, Groups, threads_of, threads_of_cgroup
+from collector.sched.settings import SchedulerSettings
+from collector.sched.tracefs import TracefsError, tracepoint
+from collector.settings import duration_ns
+from collector.sources import Availability, Poll
+
+# The processes to observe now, by pid, with the name of their service.
+Processes = Callable[[], Mapping[int, str]]
+_REFRESH_NS = 1_000_000_000
+
+
+class SchedulerSource:
+    """A `collector.sources.Source`. `processes` is asked once a second when `observe` is "probed"."""
+
+    name = "scheduler"
+    period_s = 0.25
+
+    def __init__(self, host: str, processes: Processes, settings: SchedulerSettings | None = None) -> None:
+        self._host = host
+        self._processes = processes
+        self._settings = settings or SchedulerSettings()
+        self._report_ns = duration_ns(self._settings.report, "report")
+        self._groups = Groups(self._settings.groups)
+        self._labels = LabelSets()
+        self._busy = BusyThreads()
+        self._threads: dict[int, int] = {}
+        self._refreshed_ns = self._reported_ns = 0
+        self._mechanism: Mechanism | None = None
+        self._totals: Totals | None = None
+        self._pressure = psi.Pressure({}, None)
+        self._lost = 0
+        self._unobservable: Mapping[int, str] = {}
+
+    def start(self, positions: Mapping[str, int]) -> Availability:  # noqa: ARG002  (a live source has no place to resume)
+        """Attach. Degraded when anything but eBPF serves; the reason has the command that grants the better one."""
+        choice = choose(self._settings)
+        self._mechanism = choice.mechanism
+        self._softirqs = _softirq_names()
+        self._intervals = Intervals(self._host, self._labels, self._softirqs, irq_name)
+        self._pressure = psi.read()
+        if choice.mechanism is None:
+            works = "only machine-wide pressure (PSI) and steal are measured" if self._pressure.stalled_ns else ""
+            return Availability(
+                "degraded" if works else "unavailable", "; ".join(filter(None, (works, *choice.reasons)))
+            )
+        self._totals = choice.mechanism.totals()
+        if not choice.reasons and not choice.mechanism.blind:
+            return Availability("running")
+        doing = f"measuring by {choice.mechanism.name}, which does not see {choice.mechanism.blind}"
+        return Availability("degraded", "; ".join((doing, *choice.reasons)))
+
+    def poll(self, clock: ClockReading) -> Poll:
+        """Intervals above the threshold, and every report period the gauges."""
+        poll = Poll()
+        now = clock.monotonic_ns
+        if now - self._refreshed_ns >= _REFRESH_NS:
+            self._refresh()
+            self._refreshed_ns = now
+        if self._mechanism is not None:
+            records = self._mechanism.drain()
+            if len(records):
+                poll.columns.append(self._intervals.columns(records, clock.offset_ns, self._groups.names))
+        if now - self._reported_ns >= self._report_ns:
+            self._report(poll, clock)
+        new_labels = self._labels.take()
+        if new_labels is not None:
+            poll.columns.append(new_labels)
+        return poll
+
+    def close(self) -> None:
+        """Detach."""
+        if self._mechanism is not None:
+            self._mechanism.close()
+            self._mechanism = None
+
+    def _refresh(self) -> None:
+        settings = self._settings
+        self._threads = {}
+        if settings.observe == "probed":
+            for pid, service in self._processes().items():
+                self._threads |= dict.fromkeys(threads_of([pid]), self._groups.number(service))
+        elif settings.observe == "pids":
+            self._threads = dict.fromkeys(threads_of(settings.pids), self._groups.number("pids"))
+        elif settings.observe == "cgroup":
+            self._threads = dict.fromkeys(
+                threads_of_cgroup(Path(settings.cgroup)), self._groups.number(settings.cgroup)
+            )
+        if self._mechanism is not None:
+            self._unobservable = self._mechanism.observe(self._threads)
+
+    def _report(self, poll: Poll, clock: ClockReading) -> None:
+        first = self._reported_ns == 0
+        self._reported_ns = clock.monotonic_ns
+        busy = self._busy.update(self._threads, clock.monotonic_ns)
+        rows = [*self._pressure_gauges(), *self._mechanism_gauges(poll)]
+        rows += [
+            gauges.Gauge("scheduler_not_observable", 1, self._groups.names[self._threads[tid]], (("thread", str(tid)),))
+            for tid in {*busy, *self._unobservable} & set(self._threads)
+        ]
+        if not first:  # the first period began before anything was observed
+            poll.columns.append(self._gauge_columns(rows, clock.realtime_ns))
+
+    def _mechanism_gauges(self, poll: Poll) -> Iterable[gauges.Gauge]:
+        if self._mechanism is None or self._totals is None:
+            return []
+        totals, before = self._mechanism.totals(), self._totals
+        self._totals = totals
+        if totals.lost > self._lost:
+            poll.drops[DropReason.SOURCE_LOST] = totals.lost - self._lost
+            self._lost = totals.lost
+        shares = gauges.coverage(totals, before)
+        period = gauges.difference(totals.groups, before.groups)
+        rows = [
+            *gauges.of_groups(period, self._groups.names, self._mechanism.sees, min(shares.values(), default=None)),
+            *gauges.of_quality(shares, totals.lost - before.lost),
+        ]
+        if totals.header is not None and before.header is not None:
+            rows += gauges.of_cpus(totals.header, before.header, self._softirqs)
+        return rows
+
+    def _pressure_gauges(self) -> Iterable[gauges.Gauge]:
+        now, before = psi.read(), self._pressure
+        self._pressure = now
+        rows = [
+            gauges.Gauge("scheduler_pressure_ns", total - before.stalled_ns[what], labels=(("resource", what),))
+            for what, total in now.stalled_ns.items()
+            if what in before.stalled_ns
+        ]
+        if now.steal_ns is not None and before.steal_ns is not None:
+            rows.append(gauges.Gauge("scheduler_steal_ns", now.steal_ns - before.steal_ns))
+        return rows
+
+    def _gauge_columns(self, rows: Iterable[gauges.Gauge], ts_ns: int) -> Columns:
+        return Columns.from_rows(
+            GAUGES,
+            [
+                {
+                    "ts_ns": ts_ns,
+                    "name": row.name,
+                    "host": self._host,
+                    "service": row.service,
+                    "label_set": self._labels.intern(dict(row.labels)),
+                    "value": row.value,
+                }
+                for row in rows
+            ],
+        )
+
+
+def _softirq_names() -> dict[int, str]:
+    try:
+        return tracepoint("irq", "softirq_exit").symbols
+    except TracefsError:
+        return {}
