@@ -1,0 +1,1 @@
+"""Turns stored stamps into answers: stitching, counts, percentiles. Pure functions, queries beside them."""

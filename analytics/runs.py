@@ -1,0 +1,211 @@
+"""Runs: consecutive windows of one path, written from one stitch.
+
+A message and a headless stamp depend on their surroundings alone, so that a run gives each of its windows the rows that
+the window would have on its own. Each has a generation of its own, and all are committed by one insert, last.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from analytics import counts
+from analytics.completeness import completeness
+from analytics.due import LEVEL_NS, NS, Due
+from analytics.generations import STEP, Generations
+from analytics.paths import Path
+from analytics.stitch import COLUMNS, headless, stitch
+from analytics.window_settings import WindowSettings
+from collector.store import Store
+from collector.store.blocks import from_rows
+from collector.store.schema import table_types
+
+LEVEL_S = LEVEL_NS // NS
+# What one stitch may take in: 2 million stamps need about 1 GB in the engine. A window may be more by itself.
+RUN_STAMPS = 2_000_000
+RUN_WINDOWS = 2_160  # six hours
+State = Literal["provisional", "final"]
+
+
+@dataclass(frozen=True, slots=True)
+class WindowDone:
+    """One window that was computed or made final, and what it holds. `not_live`: collectors it did not wait for.
+
+    `seconds` is its share of the run's time.
+    """
+
+    path: str
+    level: int
+    window_ns: int
+    generation: int
+    state: State
+    why: str
+    messages: int
+    finished: int
+    unfinished: int
+    headless: int
+    stamps: int
+    seconds: float
+    not_live: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What was written of one window: its generation, and what its commit row says."""
+
+    window: int
+    generation: int
+    messages: int
+    finished: int
+    headless: int
+    stamps: int
+    completeness: float | None
+
+
+def runs(todo: Sequence[Due], events: Mapping[int, int], run_stamps: int = RUN_STAMPS) -> Iterator[list[Due]]:
+    """Cut windows to be computed, in order, into runs of neighbours that are not too large together.
+
+    `events` are the windows' estimated stamps.
+    """
+    run: list[Due] = []
+    stamps = 0
+    for one in todo:
+        more = events.get(one.window, 0)
+        if run and (one.window != run[-1].window + LEVEL_S or len(run) >= RUN_WINDOWS or stamps + more > run_stamps):
+            yield run
+            run, stamps = [], 0
+        run.append(one)
+        stamps += more
+    if run:
+        yield run
+
+
+def compute(
+    store: Store,
+    path: Path,
+    run: Sequence[Due],
+    generations: Generations,
+    settings: WindowSettings,
+    now_ns: int,
+    not_live: tuple[str, ...],
+) -> list[WindowDone]:
+    """Write and commit a run."""
+    started = time.perf_counter()
+    written = write(store, path, [one.window for one in run], generations.take(len(run)), settings, now_ns)
+    rows = [
+        {
+            "path": path.name, "level": LEVEL_S, "window": w.window, "generation": w.generation, "state": _state(one),
+            "messages": w.messages, "finished": w.finished, "unfinished": w.messages - w.finished,
+            "headless": w.headless, "stamps": w.stamps, "completeness": w.completeness, "basis": one.basis,
+            "computed": now_ns,
+        }
+        for one, w in zip(run, written, strict=True)
+    ]  # fmt: skip
+    token = f"windows#{path.name}#{written[0].generation}#{len(written)}"
+    store.insert("windows", from_rows(table_types()["windows"], rows), token=token)
+    seconds = (time.perf_counter() - started) / len(run)
+    return [
+        WindowDone(
+            path=path.name,
+            level=LEVEL_S,
+            window_ns=w.window * NS,
+            generation=w.generation,
+            state=_state(one),
+            why=one.why,
+            messages=w.messages,
+            finished=w.finished,
+            unfinished=w.messages - w.finished,
+            headless=w.headless,
+            stamps=w.stamps,
+            seconds=seconds,
+            not_live=not_live,
+        )
+        for one, w in zip(run, written, strict=True)
+    ]
+
+
+def finish(
+    store: Store, path: str, run: Sequence[tuple[Due, int]], now_ns: int, not_live: tuple[str, ...]
+) -> list[WindowDone]:
+    """Make windows final whose rows stand, each given with its generation."""
+    started = time.perf_counter()
+    params = {"path": path, "generations": [generation for _, generation in run], "now": now_ns}
+    store.execute(_FINISH, params)
+    found = {row["generation"]: row for row in store.query(_FINISHED, params).iter_rows(named=True)}
+    seconds = (time.perf_counter() - started) / len(run)
+    return [
+        WindowDone(
+            path=path, level=LEVEL_S, window_ns=one.window * NS, state="final", why=one.why, **found[generation],
+            seconds=seconds, not_live=not_live,
+        )
+        for one, generation in run
+    ]  # fmt: skip
+
+
+def write(
+    store: Store, path: Path, windows: Sequence[int], generations: Sequence[int], settings: WindowSettings, now_ns: int
+) -> list[Written]:
+    """Write the rows of consecutive windows (starts in seconds), not their commits."""
+    begin, end = windows[0] * NS, windows[-1] * NS + LEVEL_NS
+    shares = {c.from_ns // NS: c.share for c in completeness(store, begin, end, LEVEL_S, now_ns=now_ns)}
+    found = stitch(
+        store, path, begin, end, clock=settings.clock, generation=generations[0], generation_step=STEP, shares=shares
+    )
+    messages: dict[int, tuple[int, int]] = {}
+    lost: dict[int, int] = {}
+    if found is not None:
+        store.execute(f"INSERT INTO messages ({', '.join(COLUMNS)}) {found.sql}", found.params)
+        params = {
+            **counts.parameters(path), "from_s": windows[0], "to_s": windows[-1] + LEVEL_S,
+            "generation": generations[0], "step": STEP,
+        }  # fmt: skip
+        for table, columns, select in (
+            ("stage_windows", counts.SUMMARY, counts.summary_sql),
+            ("stage_counts", counts.COUNTED, counts.bucket_counts_sql),
+        ):
+            store.execute(
+                f"INSERT INTO {table} (path, level, {', '.join((*counts.WINDOW, *columns))})"  # noqa: S608 - names of ours
+                f" SELECT {{path:String}}, 10, * FROM ({select(path, counts.STORED, group=counts.WINDOW)})",
+                params,
+            )
+        messages = {int(w): (int(n), int(f)) for w, n, f in store.query(_MESSAGES, params).iter_rows()}
+        lost = headless(store, path, begin, end)
+    return [
+        Written(
+            window,
+            generation,
+            *messages.get(window, (0, 0)),
+            lost.get(window, 0),
+            found.stamps.get(window, 0) if found else 0,
+            shares[window],
+        )
+        for window, generation in zip(windows, generations, strict=True)
+    ]
+
+
+def _state(one: Due) -> State:
+    return "final" if one.final else "provisional"
+
+
+_MESSAGES = f"""
+SELECT toUInt32(window) AS w, count() AS messages, countIf(e2e_ns IS NOT NULL) AS finished
+FROM ({counts.STORED}) GROUP BY w
+"""  # noqa: S608 - fixed text
+
+_FINISH = """
+INSERT INTO windows (path, level, window, generation, state, messages, finished, unfinished, headless, stamps,
+completeness, basis, computed)
+SELECT path, level, window, generation, 'final', messages, finished, unfinished, headless, stamps, completeness, basis,
+    fromUnixTimestamp64Nano({now:Int64}, 'UTC')
+FROM windows
+WHERE path = {path:String} AND level = 10 AND generation IN {generations:Array(UInt64)}
+LIMIT 1 BY generation
+"""
+
+_FINISHED = """
+SELECT generation, messages, finished, unfinished, headless, stamps FROM windows
+WHERE path = {path:String} AND level = 10 AND generation IN {generations:Array(UInt64)}
+LIMIT 1 BY generation
+"""
