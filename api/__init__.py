@@ -1,0 +1,1 @@
+"""The doors and the engine room: REST, ingest, command line, scheduled jobs, control state, audit."""

@@ -1,0 +1,71 @@
+"""`tailsight config`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from api.cli.frame import Run, command
+from api.cli.outcome import Answer, Code
+
+app = typer.Typer(no_args_is_help=True)
+_SECTIONS = frozenset({"points", "paths", "windows", "store", "retention", "landing", "agent", "server"})
+
+
+def register(root: typer.Typer) -> None:
+    """Add the group to the command tree."""
+    root.add_typer(app, name="config", help="Check the configuration.")
+
+
+@command(app, "check", examples=("tailsight config check", "tailsight config check tailsight.toml"))
+def check(
+    run: Run,
+    file: Annotated[Path | None, typer.Argument(help="File to check. (default: the one in force)")] = None,
+) -> Answer:
+    """Read every section as the programs that own it do. Exit code 2 and the field's name when one is wrong."""
+    from collector.settings import read_toml
+
+    chosen = file or run.config_file
+    source = str(chosen or "")
+    document = read_toml(chosen) if chosen else {}
+    summary = examine(document, source)
+    value = {"file": source or None, "ok": True, **summary}
+    where = source or "defaults (there is no file)"
+    return Answer(
+        value,
+        lambda console: console.print(
+            f"{where}: ok, {len(summary['paths'])} paths, {len(summary['points'])} points of its own"
+        ),
+        Code.OK,
+    )
+
+
+def examine(document: dict[str, Any], source: str) -> dict[str, list[str]]:
+    """Read the whole document; returns the names it declares. Raises ConfigError."""
+    from analytics.paths import paths_from
+    from analytics.windows import WindowSettings
+    from api.server_settings import ServerSettings
+    from collector.agent.settings import AgentSettings
+    from collector.landing import LandingSettings
+    from collector.points import points_from
+    from collector.settings import ConfigError, section
+    from collector.store.connect import StoreSettings
+    from collector.store.schema import Retention
+
+    for name in document:
+        if name not in _SECTIONS:
+            raise ConfigError(name, f"is no section; there are {', '.join(sorted(_SECTIONS))}", source)
+    points = points_from(document, source)
+    paths = paths_from(document, points, source)
+    for name, kind in (
+        ("windows", WindowSettings),
+        ("store", StoreSettings),
+        ("retention", Retention),
+        ("landing", LandingSettings),
+        ("agent", AgentSettings),
+        ("server", ServerSettings),
+    ):
+        section(document.get(name, {}), kind, name, source)
+    return {"points": sorted(document.get("points", {})), "paths": sorted(paths)}

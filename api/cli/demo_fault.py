@@ -1,0 +1,236 @@
+"""`tailsight demo fault` and `tailsight demo link`: order faults of the running order path, and end them."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from api.cli.frame import Run, command
+from api.cli.outcome import Answer, Code, CommandError
+from api.cli.times import format_time
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from api.demo.control import Control
+    from api.demo.faults import Fault
+
+app = typer.Typer(no_args_is_help=True)
+_UNITS = {"bit": 1.0, "kbit": 1e3, "mbit": 1e6, "gbit": 1e9}
+
+ForOption = Annotated[
+    str | None, typer.Option("--for", metavar="DURATION", help="How long. (default: until it is stopped)")
+]
+AfterOption = Annotated[str, typer.Option("--after", metavar="DURATION", help="When it begins, from now on.")]
+SizeOption = Annotated[
+    str, typer.Option(metavar="PERCENT", help="The share of the messages, or of the time, it touches.")
+]
+
+
+def register(demo: typer.Typer) -> None:
+    """Add the commands to `tailsight demo`."""
+    demo.add_typer(app, name="fault", help="Order faults of the running order path, list them, end them.")
+    command(
+        demo,
+        "link",
+        examples=("tailsight demo link line-a --loss 2% --for 30s", "tailsight demo link market-east --delay 5ms"),
+    )(link)
+
+
+@command(app, "start", examples=("tailsight demo fault start slow_dependency --at inference --size 2% --for 30s",))
+def start(
+    run: Run,
+    kind: Annotated[str, typer.Argument(help="Which fault; `tailsight demo fault kinds` lists them.")],
+    at: Annotated[str, typer.Option(help="The program or link it strikes.")],
+    size: SizeOption = "100%",
+    amount: Annotated[
+        str | None,
+        typer.Option(metavar="DURATION", help="How hard: of a wait, a pulse or a step. (default: the kind's)"),
+    ] = None,
+    for_: ForOption = None,
+    after: AfterOption = "0s",
+) -> Answer:
+    """Order a fault. A bad deploy records its change, as any deploy should."""
+    from api.demo.faults import KINDS, NOT_HERE
+
+    if kind in NOT_HERE:
+        raise CommandError(Code.FINDING, f"{kind} is not possible here: {NOT_HERE[kind]}", kind="not_here")
+    default_ns = KINDS[kind].amount_ns if kind in KINDS else 0
+    amount_ns = default_ns if amount is None else _signed_ns(amount, "--amount")
+    fault = _ordered(run, kind, at, size, for_, after, amount_ns=amount_ns)
+    if kind == "bad_deploy":
+        _record_deploy(run, fault)
+    return _answer(fault)
+
+
+def link(
+    run: Run,
+    name: Annotated[str, typer.Argument(help="The link; `tailsight demo fault kinds` lists them.")],
+    delay: Annotated[str, typer.Option(metavar="DURATION", help="Added to every packet's way.")] = "0s",
+    loss: Annotated[
+        str, typer.Option(metavar="PERCENT", help="How many packets are lost (over TCP: sent again).")
+    ] = "0%",
+    rate: Annotated[str, typer.Option(metavar="RATE", help="Bits per second, such as 1mbit.")] = "0bit",
+    size: SizeOption = "100%",
+    for_: ForOption = None,
+    after: AfterOption = "0s",
+) -> Answer:
+    """Make a link of the order path slow, lossy or narrow."""
+    fault = _ordered(
+        run, "link", name, size, for_, after,
+        delay_ns=_signed_ns(delay, "--delay"), loss=_share(loss, "--loss"), rate_bps=_bits(rate),
+    )  # fmt: skip
+    return _answer(fault)
+
+
+@command(app, "list", examples=("tailsight demo fault list",))
+def list_(run: Run) -> Answer:
+    """All faults ever ordered in this directory, and whether they strike now."""
+    now_ns = time.time_ns()
+    faults = [_row(fault, now_ns) for fault in _control(run, running=False).read()]
+
+    def show(console: Console) -> None:
+        from dashboards.terminal import plain_table
+
+        body = [
+            (r["id"], r["state"], r["at"], f"{100 * r['size']:g} %", format_time(r["start_ns"])[:19]) for r in faults
+        ]
+        console.print(plain_table("Faults", ("id", "state", "at", "size", "from"), body))
+
+    return Answer({"faults": faults}, show)
+
+
+@command(app, "kinds", examples=("tailsight demo fault kinds",))
+def kinds(_run: Run) -> Answer:
+    """What can go wrong, and where; and what cannot be made to go wrong here, and why."""
+    from api.demo.faults import KINDS, NOT_HERE
+
+    def show(console: Console) -> None:
+        from dashboards.terminal import plain_table
+
+        body = [(name, kind.description, ", ".join(kind.places)) for name, kind in KINDS.items()]
+        console.print(plain_table("Faults", ("kind", "what it does", "where"), body))
+        for name, why in NOT_HERE.items():
+            console.print(f"not here: {name}: {why}")
+
+    described = {
+        name: {"description": kind.description, "places": kind.places, "amount_ns": kind.amount_ns}
+        for name, kind in KINDS.items()
+    }
+    return Answer({"kinds": described, "not_here": NOT_HERE}, show)
+
+
+@command(app, "stop", examples=("tailsight demo fault stop", "tailsight demo fault stop cpu_hog-1f3a5b7c"))
+def stop(
+    run: Run,
+    names: Annotated[list[str] | None, typer.Argument(help="Which. (default: all that have not ended)")] = None,
+) -> Answer:
+    """End faults now. Exit code 1 when there was none to end."""
+    now_ns = time.time_ns()
+    ended = _control(run, running=False).stop(names or [], now_ns)
+    value = {"ended": [_row(fault, now_ns) for fault in ended]}
+    words = f"Ended {', '.join(f.id for f in ended)}." if ended else "No such fault strikes."
+    return Answer(value, lambda console: console.print(words), Code.OK if ended else Code.FINDING)
+
+
+def _ordered(
+    run: Run, kind: str, at: str, size: str, for_: str | None, after: str,
+    *, amount_ns: int = 0, delay_ns: int = 0, loss: float = 0.0, rate_bps: float = 0.0,
+) -> Fault:  # fmt: skip
+    from api.demo.faults import Fault, FaultError
+    from collector.settings import duration_ns
+
+    start_ns = time.time_ns() + duration_ns(after, "--after")
+    end_ns = start_ns + duration_ns(for_, "--for") if for_ else None
+    try:
+        return _control(run).start(
+            Fault(
+                id="",
+                kind=kind,
+                at=at,
+                size=_share(size, "--size"),
+                amount_ns=amount_ns,
+                start_ns=start_ns,
+                end_ns=end_ns,
+                delay_ns=delay_ns,
+                loss=loss,
+                rate_bps=rate_bps,
+            )
+        )
+    except FaultError as error:
+        raise CommandError(
+            Code.USAGE, str(error), kind="fault", hint="`tailsight demo fault kinds` lists what can go wrong where."
+        ) from error
+
+
+def _control(run: Run, *, running: bool = True) -> Control:
+    from api.demo.control import FOLDER, Control
+    from api.up.hold import locked, read_note
+
+    notes = [read_note(run.data, name) for name in ("up", "demo") if locked(run.data / f"{name}.lock")]
+    if running and not any(note is None or "engine" in note.programs for note in notes):
+        raise CommandError(
+            Code.UNREACHABLE,
+            f"no order path runs for {run.data}: there is nothing to strike",
+            kind="not_running",
+            hint="Start one with `tailsight up` or `tailsight demo`, or name its directory with --data DIR.",
+        )
+    return Control(run.data / FOLDER)
+
+
+def _record_deploy(run: Run, fault: Fault) -> None:
+    """Say it as every deploy pipeline does: over REST to the server that runs, else with the command."""
+    service, version = fault.at.partition("-")[0], time.strftime("%Y.%m.%d-%H%M%S", time.gmtime())
+    body = {"kind": "deploy", "what": f"{fault.at} {version}", "service": service, "version": version}
+    server = run.data / "server.json"
+    if server.exists():
+        import httpx
+        import msgspec
+
+        url = msgspec.json.decode(server.read_bytes())["url"]
+        httpx.post(f"{url}/v1/changes", json=body, timeout=10, trust_env=False).raise_for_status()
+        return
+    import subprocess
+
+    argv = [sys.executable, "-m", "api.cli", "changes", "record", body["what"], "--kind", "deploy"]
+    argv += ["--service", service, "--version", version, "--data", str(Path(run.data).absolute()), "--json"]
+    # Our own command with our own arguments; no shell is involved.
+    subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
+
+
+def _row(fault: Fault, now_ns: int) -> dict[str, Any]:
+    import msgspec
+
+    ended = fault.end_ns is not None and fault.end_ns <= now_ns
+    state = "ended" if ended else "strikes" if fault.active(now_ns) else "scheduled"
+    return {"state": state, **msgspec.to_builtins(fault)}
+
+
+def _answer(fault: Fault) -> Answer:
+    words = f"Ordered {fault.id}: {fault.kind} at {fault.at}, {100 * fault.size:g} %."
+    return Answer(_row(fault, time.time_ns()), lambda console: console.print(words))
+
+
+def _share(text: str, option: str) -> float:
+    try:
+        return float(text.strip().removesuffix("%")) / 100
+    except ValueError:
+        raise CommandError(Code.USAGE, f"{option} must be a percentage such as 2%, got {text!r}") from None
+
+
+def _bits(text: str) -> float:
+    for unit in sorted(_UNITS, key=len, reverse=True):
+        if text.endswith(unit) and text.removesuffix(unit).replace(".", "", 1).isdigit():
+            return float(text.removesuffix(unit)) * _UNITS[unit]
+    raise CommandError(Code.USAGE, f"--rate must be a number and one of {', '.join(_UNITS)}, got {text!r}")
+
+
+def _signed_ns(text: str, option: str) -> int:
+    """A duration that may be negative (a clock that steps back)."""
+    from collector.settings import duration_ns
+
+    return -duration_ns(text[1:], option) if text.startswith("-") else duration_ns(text, option)

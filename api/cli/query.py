@@ -1,0 +1,282 @@
+"""`tailsight query`: percentiles, series, slow messages and one message's timeline."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from api.cli.frame import Run, command
+from api.cli.outcome import Answer, Code, CommandError
+from api.cli.times import format_time, parse_time
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from analytics.paths import Path as LatencyPath
+
+app = typer.Typer(no_args_is_help=True)
+_FINEST_NS = 10_000_000_000
+_LAST_NS = 4_102_444_800 * 1_000_000_000  # the year 2100: a window is a 32-bit number of seconds
+PathOption = Annotated[str, typer.Option("--path", help="Path, as declared in the configuration.")]
+StageOption = Annotated[str | None, typer.Option("--stage", help="One stage instead of all.")]
+FromOption = Annotated[
+    str | None, typer.Option("--from", metavar="TIME", help="2026-11-21T09:30:00Z, ns since 1970, -15m. (default: all)")
+]
+ToOption = Annotated[str | None, typer.Option("--to", metavar="TIME", help="End, not included. (default: all)")]
+
+
+def register(root: typer.Typer) -> None:
+    """Add the group to the command tree."""
+    root.add_typer(app, name="query", help="Ask for percentiles, series and single messages.")
+
+
+def time_range(start: str | None, end: str | None) -> tuple[int | None, int | None]:
+    """`--from` and `--to` in nanoseconds; None where nothing is said. Raises ConfigError, also for an empty range."""
+    now_ns = time.time_ns()
+    from_ns = None if start is None else parse_time(start, "--from", now_ns)
+    to_ns = None if end is None else parse_time(end, "--to", now_ns)
+    if from_ns is not None and to_ns is not None and from_ns >= to_ns:
+        raise CommandError(Code.USAGE, f"--from {start} is not before --to {end}: the range is empty")
+    return from_ns, to_ns
+
+
+def range_fields(from_ns: int | None, to_ns: int | None) -> dict[str, Any]:
+    """The asked range as every answer repeats it."""
+    return {
+        "from": None if from_ns is None else format_time(from_ns),
+        "to": None if to_ns is None else format_time(to_ns),
+    }
+
+
+def plain(rows: Iterable[Any]) -> list[dict[str, Any]]:
+    """Structs or dataclasses as dictionaries."""
+    import msgspec
+
+    return [msgspec.to_builtins(row, enc_hook=lambda value: value.item()) for row in rows]
+
+
+@command(
+    app,
+    "percentiles",
+    examples=("tailsight query percentiles --path order", "... --stage venue --from -15m --json"),
+)
+def percentiles(
+    run: Run,
+    path: PathOption,
+    stage: StageOption = None,
+    from_: FromOption = None,
+    to: ToOption = None,
+    rollup: Annotated[str, typer.Option(help="Only one label's messages, as label=value.")] = "",
+    source: Annotated[
+        Literal["counts", "raw"], typer.Option(help="Stored counts, or computed again from the messages.")
+    ] = "counts",
+) -> Answer:
+    """Percentiles of each stage of a path, with how many messages they rest on and how sure they are.
+
+    Exit code 1 when no message matches.
+    """
+    from analytics.latency import percentiles as ask
+    from api.cli.opened import opened, path_or_name, unknown_path, window_settings
+
+    from_ns, to_ns = time_range(from_, to)
+    known = path_or_name(run, path)
+    stage_known(known, stage)
+    if source == "raw" and isinstance(known, str):
+        raise unknown_path(run, path)
+    clock = window_settings(run).clock
+    with opened(run) as store:
+        found = ask(store, known, stage=stage, from_ns=from_ns, to_ns=to_ns, rollup=rollup, source=source, clock=clock)
+    if not found and isinstance(known, str):
+        raise unknown_path(run, path)
+    rows = plain(found)
+    value = {"path": path, **range_fields(from_ns, to_ns), "rollup": rollup, "source": source, "stages": rows}
+
+    def show(console: Console) -> None:
+        from dashboards.terminal import notes, percentiles_table
+
+        about = known if isinstance(known, str) else f"{path}: {known.description}"
+        console.print(percentiles_table(about, rows, console.width))
+        for line in notes(rows):
+            console.print(line, style="dim")
+
+    counted = any(row["count"] or row["unfinished"] or row["headless"] for row in rows)
+    return Answer(value, show, Code.OK if counted else Code.FINDING)
+
+
+@command(app, "series", examples=("tailsight query series --path order --stage end_to_end --step 10s",))
+def series(
+    run: Run,
+    path: PathOption,
+    stage: Annotated[str, typer.Option("--stage", help="Stage.")] = "end_to_end",
+    from_: FromOption = "-15m",
+    to: ToOption = None,
+    step: Annotated[str, typer.Option(help="Length of one point: 10s, 1m, 1h.")] = "1m",
+    rollup: Annotated[str, typer.Option(help="Only one label's messages, as label=value.")] = "",
+) -> Answer:
+    """Percentiles of one stage over time."""
+    from analytics.latency import series as ask
+    from api.cli.opened import opened, path_or_name, unknown_path
+    from collector.settings import duration_ns
+
+    from_ns, to_ns = time_range(from_, to or "now")
+    step_ns = duration_ns(step, "--step")
+    if step_ns <= 0 or step_ns % _FINEST_NS:
+        raise CommandError(Code.USAGE, f"--step must be a multiple of 10s, the finest window; got {step!r}")
+    step_s = step_ns // 1_000_000_000
+    known = path_or_name(run, path)
+    stage_known(known, stage)
+    with opened(run) as store:
+        found = ask(store, known, stage=stage, from_ns=from_ns, to_ns=to_ns, rollup=rollup, step_s=step_s)
+    if not found and isinstance(known, str):
+        raise unknown_path(run, path)
+    rows = plain(found)
+    value = {"path": path, "stage": stage, **range_fields(from_ns, to_ns), "step_s": step_s, "series": rows}
+
+    def show(console: Console) -> None:
+        from dashboards.terminal import count, duration, plain_table, share, sparkline
+
+        body = [
+            (
+                _moment(row),
+                count(row["count"]),
+                *(duration(row.get(field)) for field in ("p50_ns", "p99_ns", "p999_ns", "max_ns")),
+                share(row.get("completeness")),
+            )
+            for row in rows
+        ]
+        console.print(
+            plain_table(f"{path} {stage}", ("time", "messages", "p50", "p99", "p99.9", "max", "complete"), body)
+        )
+        console.print("p99 " + sparkline(row.get("p99_ns") for row in rows))
+
+    return Answer(value, show, Code.OK if rows else Code.FINDING)
+
+
+@command(app, "messages", examples=("tailsight query messages --path order --limit 5 --from -1h",))
+def messages(
+    run: Run,
+    path: PathOption,
+    from_: FromOption = None,
+    to: ToOption = None,
+    stage: Annotated[str, typer.Option("--stage", help="Slowest in this stage.")] = "end_to_end",
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many.")] = 10,
+) -> Answer:
+    """The slowest messages of a path, slowest first."""
+    from analytics.messages import slowest
+    from api.cli.opened import opened, path_named
+
+    from_ns, to_ns = time_range(from_, to)
+    known = path_named(run, path)
+    stage_known(known, stage)
+    with opened(run) as store:
+        end_ns = _LAST_NS if to_ns is None else to_ns
+        rows = plain(slowest(store, known, from_ns=from_ns or 0, to_ns=end_ns, stage=stage, limit=limit))
+    for row in rows:
+        row["stages"] = dict(zip((each.name for each in known.stages), row["stage_ns"], strict=True))
+    value = {"path": path, "stage": stage, **range_fields(from_ns, to_ns), "messages": rows}
+
+    def show(console: Console) -> None:
+        from dashboards.terminal import duration, plain_table
+
+        body = [
+            (
+                f"0x{row['key']:016x}",
+                format_time(row["start_ns"]),
+                duration(row["e2e_ns"]),
+                row["outcome"],
+                _widest(row),
+            )
+            for row in rows
+        ]
+        console.print(plain_table(f"{path}: slowest", ("key", "start", "end to end", "outcome", "most of it"), body))
+        console.print("tailsight query message KEY shows one message's timeline.", style="dim")
+
+    return Answer(value, show, Code.OK if rows else Code.FINDING)
+
+
+@command(app, "message", examples=("tailsight query message 0x1f3a...", "... order:1234"))
+def message(
+    run: Run,
+    key: Annotated[str, typer.Argument(help="Key as a number, or SPACE:ID, for example order:1234.")],
+    from_: FromOption = None,
+    to: ToOption = None,
+) -> Answer:
+    """One message's timeline: every stamp of its key and of the keys it is linked to.
+
+    Exit code 4 when there is no such message.
+    """
+    from analytics.messages import timeline
+    from api.cli.opened import opened
+
+    number = parse_key(key)
+    from_ns, to_ns = time_range(from_, to)
+    with opened(run) as store:
+        rows = plain(timeline(store, number, from_ns=from_ns, to_ns=to_ns))
+    if not rows:
+        raise CommandError(Code.DATA, f"no stamp has the key {key}", kind="not_found")
+
+    def show(console: Console) -> None:
+        from dashboards.terminal import duration, plain_table
+
+        first = rows[0]["ts_ns"]
+        body = [
+            (
+                duration(row["since_start_ns"]),
+                row["point"],
+                row["service"],
+                row["host"],
+                row["depth"],
+                f"0x{row['key']:016x}",
+            )
+            for row in rows
+        ]
+        title = f"message {number} from {format_time(first)}"
+        console.print(plain_table(title, ("after", "point", "service", "host", "depth", "key"), body))
+
+    return Answer({"key": number, "stamps": rows}, show)
+
+
+def stage_known(path: LatencyPath | str, stage: str | None) -> None:
+    """Raise CommandError with the stages there are when `stage` is none of a declared path's."""
+    if stage is None or isinstance(path, str) or stage in path.stage_names:
+        return
+    problem = f"path {path.name!r} has no stage {stage!r}; it has {', '.join(path.stage_names)}"
+    raise CommandError(Code.USAGE, problem, kind="unknown_stage")
+
+
+def parse_key(text: str) -> int:
+    """A key from a number (decimal or 0x...), or hashed from SPACE:ID as `collector.keys` does."""
+    from collector.keys import hash64
+
+    space, colon, identifier = text.partition(":")
+    try:
+        if colon:
+            return hash64(space, int(identifier) if identifier.isdigit() else identifier)
+        number = int(text, 0)
+    except ValueError as error:
+        raise CommandError(Code.USAGE, f"{text!r} is not a key: {error}", kind="key") from error
+    if not 0 <= number < 1 << 64:
+        raise CommandError(Code.USAGE, f"key {text} does not fit 64 bits", kind="key")
+    return number
+
+
+def _hex(key: int) -> str:
+    return f"0x{key:016x}"
+
+
+def _moment(row: dict[str, Any]) -> str:
+    return format_time(row["from_ns"])[:19]
+
+
+def _widest(row: dict[str, Any]) -> str:
+    """The stage that took the largest part of a message."""
+    from dashboards.terminal import duration
+
+    stages = {name: ns for name, ns in (row.get("stages") or {}).items() if ns is not None}
+    if not stages:
+        return ""
+    name = max(stages, key=lambda each: stages[each])
+    return f"{name} {duration(stages[name])}"

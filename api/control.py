@@ -1,0 +1,93 @@
+"""Control state: a small SQLite database that survives everything the store may not.
+
+WAL with `synchronous=FULL`: what a method has returned is on disk. One writer connection behind a lock, one reader
+connection behind another, so that looking up a token never waits for an fsync. Other processes (the command line) may
+open the same file at the same time.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS tokens (
+    id TEXT PRIMARY KEY, name TEXT NOT NULL, scopes TEXT NOT NULL, hash BLOB NOT NULL, created_ns INTEGER NOT NULL,
+    expires_ns INTEGER, revoked_ns INTEGER, last_used_ns INTEGER
+) STRICT;
+CREATE TABLE IF NOT EXISTS jobs (
+    name TEXT PRIMARY KEY, paused INTEGER NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS audit_staging (
+    leaf INTEGER PRIMARY KEY, ts_ns INTEGER NOT NULL, actor TEXT NOT NULL, action TEXT NOT NULL, target TEXT NOT NULL,
+    outcome TEXT NOT NULL, detail TEXT NOT NULL, hash BLOB NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS audit_head (
+    one INTEGER PRIMARY KEY CHECK (one = 1), leaves INTEGER NOT NULL, hash BLOB NOT NULL
+) STRICT;
+"""
+
+
+class ControlError(Exception):
+    """The control state cannot be used: damaged, or written by a newer version."""
+
+
+class Control:
+    """The control database of one data directory. Safe to use from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.touch(mode=0o600)
+        self._write_lock = threading.Lock()
+        self._read_lock = threading.Lock()
+        try:
+            self._writer = self._open()
+            with self.transaction() as db:
+                version = db.execute("PRAGMA user_version").fetchone()[0]
+                if version > SCHEMA_VERSION:
+                    raise ControlError(
+                        f"{path} has version {version}, this program knows up to {SCHEMA_VERSION}: "
+                        "use the newer Tailsight, or restore the file from before its upgrade"
+                    )
+                for statement in filter(str.strip, _SCHEMA.split(";")):
+                    db.execute(statement)
+                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            self._reader = self._open()
+        except sqlite3.DatabaseError as error:
+            raise ControlError(f"{path} cannot be read ({error}); restore it from a backup") from error
+
+    def _open(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self.path, timeout=10, isolation_level=None, check_same_thread=False)
+        db.row_factory = sqlite3.Row
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        return db
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """The writer inside one immediate transaction: commits at the end, rolls back on an exception."""
+        with self._write_lock:
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._writer
+            except BaseException:
+                self._writer.execute("ROLLBACK")
+                raise
+            self._writer.execute("COMMIT")
+
+    def rows(self, sql: str, params: Sequence[Any] = ()) -> list[sqlite3.Row]:
+        """The rows of one SELECT, as of the last commit."""
+        with self._read_lock:
+            return self._reader.execute(sql, params).fetchall()
+
+    def close(self) -> None:
+        """Close both connections."""
+        with self._write_lock, self._read_lock:
+            self._writer.close()
+            self._reader.close()

@@ -1,0 +1,198 @@
+"""`python -m api.demo.engine`: feed handler, decision desk, order entry; quotes in over UDP, orders out over TCP.
+
+The receiving thread arbitrates the feed's lines, admits quotes or sheds them, asks the inference step, and makes quotes
+ready when their signals come or do not come in time. The deciding thread turns them into orders. A message's identity
+changes there, from (session, sequence) to order id.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import logging
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import tailsight_probe as probe
+from tailsight_probe import Outcome
+
+from api.demo.arbitration import Arbiter, Numbered
+from api.demo.desk import Desk, Ready
+from api.demo.entry import Entry
+from api.demo.labels import quote_labels
+from api.demo.market import PAIRS, SITES, SYMBOLS
+from api.demo.market_data import Datagram, Listing, Quote, feed_key
+from api.demo.place import Place
+from api.demo.signals import Question, Signal
+from api.demo.stopping import Stop
+from api.demo.strategy import Strategy
+from api.demo.streams import Address
+from api.demo.wire import Order, WireError
+
+QUEUE_SIZE = 64
+_POLL_S = 0.2
+
+log = logging.getLogger(__name__)
+
+
+class Engine:
+    """The quotes' way through one process. `run` receives; decisions and reports have threads of their own."""
+
+    def __init__(self, place: Place, desk: Desk, entry: Entry, inference: Address) -> None:
+        self._place = place
+        points = ("app_ingress", "app_transform", "signalled", "ready", "dequeued", "app_decision")
+        self._ingress, self._transform, self._signalled, self._ready, self._dequeued, self._decision = (
+            probe.point(name, space="feed") for name in points
+        )
+        self._desk = desk
+        self._entry = entry
+        self._arbiter = Arbiter()
+        self._work = threading.Semaphore(0)
+        # Order ids must not come again after a restart: the upper half is the start in milliseconds.
+        self._ids = itertools.count((time.time_ns() // 1_000_000 & 0xFFFF_FFFF) << 32 | 1)
+        self._inference = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._inference.connect(inference)
+        self._selector = selectors.SelectSelector()  # it waits for microseconds, epoll for milliseconds
+
+    def listen(self, lines: list[Address], signals: Address) -> None:
+        """Open the ports of the feed's lines (A, B) and of the signals."""
+        for letter, address in zip("ab", lines, strict=True):
+            self._open(address, self._line_reader(probe.point(f"arrived_{letter}", space="feed")))
+        self._open(signals, self._on_signal)
+
+    def run(self, stop: Stop) -> None:
+        """Receive until `stop`, then let the decisions drain."""
+        decisions = threading.Thread(target=self._decide, args=(stop,), name="decision")
+        decisions.start()
+        self._entry.start(stop)
+        while not stop:
+            for key, _ in self._selector.select(self._wait_s()):
+                payload = key.fileobj.recv(65_536)  # type: ignore[union-attr] # we register sockets only
+                try:
+                    key.data(payload)
+                except WireError as error:
+                    log.warning("datagram of %d bytes refused: %s", len(payload), error)
+            now_ns = time.monotonic_ns()
+            self._take_in(self._arbiter.expire(now_ns))
+            with self._place.lock:
+                ready = self._desk.on_time(now_ns)
+            for late in ready:
+                self._go_on(late)
+        self._work.release()
+        decisions.join(timeout=2)
+        missed, repeated = self._arbiter.missed, self._arbiter.repeated
+        log.info("missed %d, refused %d repeated messages; %d signals late", missed, repeated, self._desk.late)
+
+    def _open(self, address: Address, reader: Callable[[bytes], None]) -> None:
+        receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        receiver.bind(address)
+        self._selector.register(receiver, selectors.EVENT_READ, reader)
+
+    def _wait_s(self) -> float:
+        dues = [due for due in (self._arbiter.due_ns(), self._desk.due_ns()) if due is not None]
+        return max(0.0, min([_POLL_S, *((due - time.monotonic_ns()) * 1e-9 for due in dues)]))
+
+    def _line_reader(self, arrived: object) -> Callable[[bytes], None]:
+        def read(payload: bytes) -> None:
+            if not payload:  # the network asks whether somebody listens
+                return
+            datagram = Datagram.decode(payload)
+            for number, message in enumerate(datagram.messages, datagram.sequence):
+                if message[:1] == b"Q":
+                    self._place.stamp(arrived, feed_key(datagram.session, number))
+            self._take_in(self._arbiter.receive(datagram, time.monotonic_ns()))
+
+        return read
+
+    def _take_in(self, fresh: list[Numbered]) -> None:
+        for number, message in fresh:
+            if message[:1] == b"D":
+                listing = Listing.decode(message)
+                with self._place.lock:
+                    self._desk.on_listing(listing, time.monotonic_ns())
+                continue
+            key = feed_key(self._arbiter.session, number)
+            self._place.stamp(self._ingress, key)
+            quote = Quote.decode(message)
+            if quote.instrument >= len(SYMBOLS):
+                raise WireError(f"instrument {quote.instrument} is unknown; there are {len(SYMBOLS)}")
+            with self._place.lock:
+                depth, admitted = self._desk.on_quote(key, quote, time.monotonic_ns())
+            outcome = None if admitted else Outcome.SHED
+            self._place.stamp(self._transform, key, depth=depth, outcome=outcome, labels=quote_labels(quote.instrument))
+            if admitted:
+                with contextlib.suppress(ConnectionRefusedError):  # nobody infers: the desk's patience ends
+                    self._inference.send(Question(key, quote).encode())
+
+    def _on_signal(self, payload: bytes) -> None:
+        signal = Signal.decode(payload)
+        with self._place.lock:
+            ready = self._desk.on_signal(signal, time.monotonic_ns())
+        self._place.stamp(self._signalled, signal.key, outcome=Outcome.TIMEOUT if ready is None else None)
+        if ready is not None:
+            self._go_on(ready)
+
+    def _go_on(self, ready: Ready) -> None:
+        found = ready.signal
+        self._place.stamp(
+            self._ready, ready.key, depth=ready.depth, mode=ready.mode, cache=found.state, data_age_ns=found.age_ns
+        )
+        self._work.release()
+
+    def _decide(self, stop: Stop) -> None:
+        while True:
+            self._work.acquire()
+            self._place.stall()
+            with self._place.lock:
+                batch = self._desk.take()
+            if not batch:
+                if stop:
+                    return
+                continue  # it was conflated into an earlier batch
+            for ready in batch:
+                self._place.stamp(self._dequeued, ready.key)
+            self._decide_on(batch)
+
+    def _decide_on(self, batch: list[Ready]) -> None:
+        place, last = self._place, batch[-1]
+        place.touch("feed", last.key)
+        behind_ns = place.staleness_ns("feed", last.key)
+        with place.lock:
+            decision = self._desk.decide(batch, time.monotonic_ns(), listing_older_by_ns=behind_ns)
+        for key in decision.keys:
+            place.stamp(self._decision, key, mode=decision.mode, cache=decision.cache, data_age_ns=decision.data_age_ns)
+        for intent in decision.intents:
+            order = Order(next(self._ids), intent.instrument, intent.side, intent.quantity, intent.price, intent.offer)
+            for key in decision.keys:
+                probe.link(key, order.id, parent_space="feed", child_space="order")
+            self._entry.send(order, decision.mode)
+
+
+def main() -> None:
+    """Read the arguments and run until SIGTERM."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--line", type=int, action="append", required=True, help="UDP ports of lines A and B")
+    parser.add_argument("--signals", type=int, required=True, help="UDP port for signals on 127.0.0.1")
+    parser.add_argument("--inference", type=int, required=True, help="UDP port of the inference step")
+    parser.add_argument("--gateway", type=int, action="append", required=True, help="TCP port of each site's gateway")
+    parser.add_argument("--control", type=Path, required=True, help="the demo's control directory")
+    parser.add_argument("--queue", type=int, default=QUEUE_SIZE, help="quotes of a class that may wait; more are shed")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    place = Place("engine", "engine", options.control)
+    local = "127.0.0.1"
+    entry = Entry(place, {site: (local, port) for site, port in zip(SITES, options.gateway, strict=True)})
+    engine = Engine(place, Desk(Strategy(pairs=PAIRS), options.queue), entry, (local, options.inference))
+    engine.listen([(local, port) for port in options.line], (local, options.signals))
+    place.start()
+    engine.run(Stop())
+
+
+if __name__ == "__main__":
+    main()

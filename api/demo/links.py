@@ -1,0 +1,177 @@
+"""`python -m api.demo.links`: the network between the programs, in user space: every packet of theirs passes here.
+
+Without a fault a packet is handed on at once. Waiting packets are kept in the order in which they leave; what waits for
+less than a system call takes is not waited for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import heapq
+import itertools
+import logging
+import select
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from api.demo.control import Control
+from api.demo.faults import LINES, LINKS, Fault
+from api.demo.link_model import LinkModel
+from api.demo.stopping import Stop
+
+_POLL_S = 0.05
+_READ = 65_536
+_LOCAL = "127.0.0.1"
+
+log = logging.getLogger(__name__)
+
+
+class Links:
+    """All links in one thread: sockets to read, and packets that wait for their time."""
+
+    def __init__(self, control: Path, seed: int) -> None:
+        self._control = Control(control)
+        self._faults: dict[str, list[Fault]] = {name: [] for name in LINKS}
+        self._readers: dict[socket.socket, Callable[[], None]] = {}
+        self._waiting: list[tuple[int, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self._down: list[tuple[socket.socket, Callable[[], None]]] = []  # where nobody has been heard yet
+        self._seed = seed
+
+    def add_udp(self, name: str, listen: int, target: int) -> None:
+        """Hand datagrams on from one port to another, as soon as somebody listens there."""
+        outer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        outer.connect((_LOCAL, target))
+        model = self._model(name, stream=False)
+
+        def send(payload: bytes) -> None:
+            with contextlib.suppress(ConnectionRefusedError):  # nobody listens now
+                outer.send(payload)
+
+        def up() -> None:
+            inner = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            inner.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+            inner.bind((_LOCAL, listen))
+
+            def read() -> None:
+                payload = inner.recv(_READ)
+                self._hand_on(name, model, payload, lambda: send(payload))
+
+            self._readers[inner] = read
+
+        self._down.append((outer, up))
+
+    def add_tcp(self, name: str, listen: int, target: int) -> None:
+        """Hand on what comes over connections, both ways; where one side ends, the other is ended."""
+        server = socket.create_server((_LOCAL, listen), backlog=16)
+
+        def accept() -> None:
+            near, _ = server.accept()
+            try:
+                far = socket.create_connection((_LOCAL, target), timeout=1.0)
+            except OSError:  # the other side is down: so is the link
+                near.close()
+                return
+            for one, other in ((near, far), (far, near)):
+                one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                one.settimeout(1.0)  # a side that takes nothing any more must not stop the other links
+                self._readers[one] = self._pump(name, one, other)
+
+        self._readers[server] = accept
+
+    def run(self, stop: Stop) -> None:
+        """Hand packets on until `stop`."""
+        looked_ns = 0
+        while not stop:
+            now_ns = time.monotonic_ns()
+            if now_ns - looked_ns > _POLL_S * 1e9:
+                looked_ns = now_ns
+                self._look()
+            while self._waiting and self._waiting[0][0] <= time.monotonic_ns():
+                heapq.heappop(self._waiting)[2]()
+            wait_s = (self._waiting[0][0] - time.monotonic_ns()) * 1e-9 if self._waiting else _POLL_S
+            # select(2) waits for microseconds, epoll for milliseconds.
+            ready, _, _ = select.select(list(self._readers), [], [], max(0.0, min(wait_s, _POLL_S)))
+            for one in ready:
+                if reader := self._readers.get(one):
+                    reader()
+
+    def _pump(self, name: str, source: socket.socket, target: socket.socket) -> Callable[[], None]:
+        model = self._model(name, stream=True)
+
+        def end() -> None:
+            for one in (source, target):
+                self._readers.pop(one, None)
+                one.close()
+
+        def send(data: bytes) -> None:
+            try:
+                target.sendall(data)
+            except OSError:
+                end()
+
+        def read() -> None:
+            try:
+                data = source.recv(_READ)
+            except OSError:
+                data = b""
+            if not data:
+                self._readers.pop(source, None)
+            self._hand_on(name, model, data, (lambda: send(data)) if data else end)
+
+        return read
+
+    def _hand_on(self, name: str, model: LinkModel, data: bytes, action: Callable[[], None]) -> None:
+        now_ns = time.monotonic_ns()
+        leaves_ns = model.leaves_ns(len(data), now_ns, self._faults[name], time.time_ns())
+        if leaves_ns is None:
+            return
+        if leaves_ns <= now_ns:
+            action()
+        else:
+            heapq.heappush(self._waiting, (leaves_ns, next(self._order), action))
+
+    def _knock(self) -> None:
+        """Raise the links whose other end listens by now: it did not refuse the datagram before this one."""
+        for link in list(self._down):
+            try:
+                link[0].send(b"")
+                link[0].send(b"")  # loopback answers at once: this one would be refused
+            except ConnectionRefusedError:
+                continue
+            self._down.remove(link)
+            link[1]()
+
+    def _look(self) -> None:
+        self._knock()
+        ordered = self._control.changed()
+        now_ns = time.time_ns()
+        if ordered is not None:
+            running = [fault for fault in ordered if fault.end_ns is None or fault.end_ns > now_ns]
+            self._faults = {name: [fault for fault in running if fault.at == name] for name in LINKS}
+
+    def _model(self, name: str, *, stream: bool) -> LinkModel:
+        return LinkModel(stream, self._seed + LINKS.index(name))
+
+
+def main() -> None:
+    """Read the arguments and run until SIGTERM."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--control", type=Path, required=True, help="the demo's control directory")
+    parser.add_argument("--seed", type=int, default=1, help="the same seed loses the same packets")
+    parser.add_argument("--link", action="append", default=[], help="NAME:PORT:TARGET on 127.0.0.1")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    links = Links(options.control, options.seed)
+    for text in options.link:
+        name, listen, target = text.split(":")
+        add = links.add_udp if name in LINES else links.add_tcp
+        add(name, int(listen), int(target))
+    links.run(Stop())
+
+
+if __name__ == "__main__":
+    main()

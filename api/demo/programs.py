@@ -1,0 +1,105 @@
+"""How the order path is started: which programs, on which ports, and in which order they stop."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from types import MappingProxyType
+
+from api.demo.control import FOLDER
+from api.demo.market import SITES
+from api.up.programs import Program
+
+DEFAULT_RATE = 200.0
+_FIRST_PHASE = 10  # above the agent's and the server's, so that the sources of stamps end first
+_UDP = ("line-a", "line-b", "line-a:engine", "line-b:engine", "questions", "signals")
+_TCP = tuple(f"{name}-{site}" for name in ("orders", "gateway", "market", "venue") for site in SITES)
+
+
+def configuration() -> Path:
+    """The `tailsight.toml` that declares the order path's points and paths."""
+    return Path(str(resources.files("api.demo") / "tailsight.toml"))
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What the feed sends: quotes per second, from which seed, over which day, and how fast the day goes by."""
+
+    rate: float = DEFAULT_RATE
+    seed: int = 1
+    profile: str = "flat"
+    compression: float = 1.0
+
+
+def order_path(
+    data: Path,
+    load: Load = Load(),
+    *,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> list[Program]:
+    """The programs on ports of 127.0.0.1 that are free now; they keep them over restarts. Logs go to `data`/log."""
+    port = _free_ports()
+    links = [f"{line}:{port[line]}:{port[line + ':engine']}" for line in ("line-a", "line-b")]
+    for site in SITES:
+        links.append(f"orders-{site}:{port[f'orders-{site}']}:{port[f'gateway-{site}']}")
+        links.append(f"market-{site}:{port[f'market-{site}']}:{port[f'venue-{site}']}")
+    plan: list[tuple[str, str, dict[str, object]]] = [("links", "links", {"link": links, "seed": load.seed})]
+    plan += [(f"venue-{site}", "venue", {"site": site, "listen": port[f"venue-{site}"]}) for site in SITES]
+    for site in SITES:
+        ports = {"listen": port[f"gateway-{site}"], "venue": port[f"market-{site}"]}
+        plan.append((f"gateway-{site}", "gateway", {"site": site, **ports}))
+    plan += [
+        ("inference", "inference", {"listen": port["questions"], "engine": port["signals"]}),
+        (
+            "engine",
+            "engine",
+            {
+                "line": [port["line-a:engine"], port["line-b:engine"]],
+                "signals": port["signals"],
+                "inference": port["questions"],
+                "gateway": [port[f"orders-{site}"] for site in SITES],
+            },
+        ),
+    ]
+    day = {"profile": load.profile, "seed": load.seed, "compression": load.compression, "epoch": time.time_ns()}
+    if load.profile != "flat":
+        plan.append(("backup", "backup", day))
+    plan.append(("feed", "feed", {"line": [port["line-a"], port["line-b"]], "rate": load.rate, **day}))
+    # The feed stops first and the network last, so that what is under way arrives.
+    return [
+        Program(
+            name,
+            f"api.demo.{module}",
+            ("--control", str(data / FOLDER), *_arguments(options)),
+            _FIRST_PHASE + number,
+            data / "log" / f"{name}.log",
+            environment,
+        )
+        for number, (name, module, options) in enumerate(plan)
+    ]
+
+
+def _arguments(options: Mapping[str, object]) -> list[str]:
+    """Options as words; a list repeats its option."""
+    words = []
+    for name, value in options.items():
+        for one in value if isinstance(value, list) else [value]:
+            words += [f"--{name}", str(one)]
+    return words
+
+
+def _free_ports() -> dict[str, int]:
+    """A port for every name; all are held until all are found, so that no two are the same."""
+    found = {}
+    with contextlib.ExitStack() as held:
+        for names, kind in ((_UDP, socket.SOCK_DGRAM), (_TCP, socket.SOCK_STREAM)):
+            for name in names:
+                trial = held.enter_context(socket.socket(socket.AF_INET, kind))
+                trial.bind(("127.0.0.1", 0))
+                found[name] = trial.getsockname()[1]
+    return found

@@ -1,0 +1,81 @@
+"""What the doors share: the store, the configuration, control state, limits, events. One instance per server."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from api.audit import Audit
+from api.auth import Tokens
+from api.collectors import CollectorBook
+from api.control import Control
+from api.ingest_queue import IngestQueue
+from api.limits import QuerySlots, Rates
+from api.metrics import Metrics
+from api.server_settings import ServerSettings
+from api.store_guard import GuardedStore, LimitedStore
+from api.stream import Broker
+from collector.store import Limits, Store
+
+if TYPE_CHECKING:
+    from analytics.paths import Path
+    from api.jobs import Jobs
+    from collector.landing import Landing
+
+
+@dataclass
+class State:
+    """Everything a route may need; passed to `create_app`."""
+
+    settings: ServerSettings
+    store: GuardedStore
+    reader: Store  # the same, for queries that clients cause
+    control: Control
+    paths: Mapping[str, Path]
+    landing: Landing
+    tokens: Tokens
+    audit: Audit
+    rates: Rates
+    slots: QuerySlots
+    queue: IngestQueue
+    pool: ThreadPoolExecutor
+    broker: Broker
+    book: CollectorBook
+    metrics: Metrics
+    jobs: Jobs | None = None
+    migrated: bool = False
+    started_ns: int = field(default_factory=time.time_ns)
+    stopping: bool = False
+    window_ends_ns: dict[str, int] = field(default_factory=dict)  # per path, the end of the newest computed window
+
+    def windows_lag_s(self) -> dict[str, float]:
+        """Per path, how old the newest computed window's end is; paths without a window yet are absent."""
+        now = time.time_ns()
+        return {path: (now - end) / 1e9 for path, end in self.window_ends_ns.items()}
+
+
+def build(
+    settings: ServerSettings, store: GuardedStore, control: Control, paths: Mapping[str, Path], landing: Landing
+) -> State:
+    """A state with fresh queues, counters and books around a store, a control database and a landing."""
+    broker = Broker(buffer=settings.stream_buffer, history=settings.stream_history, readers=settings.stream_readers)
+    return State(
+        settings=settings,
+        store=store,
+        reader=LimitedStore(store, Limits(settings.query_seconds, settings.query_memory_bytes)),
+        control=control,
+        paths=paths,
+        landing=landing,
+        tokens=Tokens(control),
+        audit=Audit(control),
+        rates=Rates(settings),
+        slots=QuerySlots(settings),
+        queue=IngestQueue(settings.ingest_queue_bytes),
+        pool=ThreadPoolExecutor(settings.ingest_threads, thread_name_prefix="landing"),
+        broker=broker,
+        book=CollectorBook(broker, round(settings.heartbeat_seconds * 1e9)),
+        metrics=Metrics(),
+    )

@@ -1,0 +1,68 @@
+"""The server's jobs: windows, stale generations, heartbeats, the audit log and token use."""
+
+from __future__ import annotations
+
+import time
+
+from analytics.sweep import sweep
+from analytics.windows import WindowJob, WindowSettings
+from api.jobs import Job, Jobs
+from api.routes.stream import windows_since
+from api.state import State
+
+
+def jobs_of(state: State, windows: WindowSettings) -> Jobs:
+    """The jobs over a state, not started."""
+    follow = WindowFollower(state)
+    job = WindowJob(windows)
+
+    def compute() -> int:
+        count = 0
+        # A call does a bounded share of a backlog: go on while there is some, and tell the readers in between.
+        while not state.stopping:
+            try:
+                done = job.run_due(state.store, state.paths, time.time_ns())
+            finally:
+                follow.publish()
+            count += len(done)
+            if not done:
+                break
+        return count
+
+    def heartbeats() -> int:
+        state.book.mark_silent(time.time_ns())
+        return state.book.flush(state.store)
+
+    def tokens() -> int:
+        state.tokens.write_last_used()
+        return 0
+
+    return Jobs(
+        state.control,
+        [
+            Job("windows", 1.0, compute),
+            Job("sweep", 600.0, lambda: sweep(state.store, time.time_ns())),
+            Job("heartbeats", 1.0, heartbeats),
+            Job("audit", 1.0, lambda: state.audit.flush(state.store)),
+            Job("tokens", 5.0, tokens),
+        ],
+    )
+
+
+class WindowFollower:
+    """Turns new commit records of windows into events, and remembers how far each path is."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._seen_ns = time.time_ns()
+
+    def publish(self) -> int:
+        """Publish windows that were committed since the last call; how many."""
+        rows = windows_since(self._state, self._seen_ns, None)
+        for row in rows:
+            self._seen_ns = max(self._seen_ns, row.pop("computed_ns"))
+            end_ns = row["window_ns"] + row["level"] * 10**9
+            newest = self._state.window_ends_ns.get(row["path"], 0)
+            self._state.window_ends_ns[row["path"]] = max(newest, end_ns)
+            self._state.broker.publish("window", row, row["path"])
+        return len(rows)
