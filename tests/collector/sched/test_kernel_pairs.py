@@ -1,0 +1,244 @@
+"""The programs in the real kernel, on workloads whose switches are counted elsewhere."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from collector.sched import perf_event
+from collector.sched.bpf_asm import R0, R1, Assembler
+from collector.sched.bpf_syscall import VerifierError, load_program
+from collector.sched.delay_buckets import BUCKETS, bucket_index
+from collector.sched.kernel_pairs import KernelPairs
+from collector.sched.layout import RecordKind
+from collector.sched.mechanism import Totals
+from collector.sched.tracefs import tracepoint
+from tests.collector.sched.workloads import FAIR_SPIN, PING_PONG, SLEEPER, SPIN, go, line, script
+
+Make = Callable[..., KernelPairs]
+
+
+def accounts_when_asleep(tid: int) -> list[int]:
+    """The thread's schedstat (ns run, ns waited, times given a CPU), read while it sleeps: none is under way."""
+    folder = Path(f"/proc/{tid}")
+    while folder.joinpath("stat").read_text().rpartition(")")[2].split()[0] != "S":
+        time.sleep(0.001)
+    return [int(word) for word in folder.joinpath("schedstat").read_text().split()]
+
+
+def missed(totals: Totals) -> int:
+    """Runs that the programs know they did not see: some kernels trace nothing while certain tasks are current."""
+    measured, happened = totals.events["waits"]
+    return happened - measured
+
+
+def observed_sleeper(pairs: KernelPairs, naps: int) -> tuple[int, list[int]]:
+    """Let a thread nap; its tid and what its accounts grew by while observed."""
+    with script(SLEEPER, naps) as process:
+        tid = int(line(process))
+        time.sleep(0.02)
+        before = accounts_when_asleep(tid)
+        pairs.observe({tid: 1})
+        go(process)
+        line(process)
+        after = accounts_when_asleep(tid)
+        pairs.observe({})
+    return tid, [new - old for new, old in zip(after, before, strict=True)]
+
+
+def test_every_run_of_an_observed_thread_is_counted(kernel_pairs: Make) -> None:
+    pairs = kernel_pairs()
+    _, (_, _, runs) = observed_sleeper(pairs, 100)
+    totals = pairs.totals()
+    group, missing = totals.groups[1], missed(totals)
+    assert runs >= 100
+    assert runs - 1 - missing <= int(group["runs"]) <= runs + 1
+    assert runs - 1 - missing <= int(group["delays"].sum()) <= runs + 1
+    assert int(group["delays"][0]) >= 100 - missing  # woken from each nap
+    assert int(group["blocked"][0]) >= 100 - missing  # naps are interruptible sleep
+    assert int(group["blocked_ns"][0]) >= (100 - missing) * 1_000_000
+
+
+def test_the_sum_of_delays_is_what_the_kernel_accounts(kernel_pairs: Make) -> None:
+    pairs = kernel_pairs()
+    with script(FAIR_SPIN, 0.6) as one, script(FAIR_SPIN, 0.6) as other:
+        before = accounts_when_asleep(one.pid)
+        pairs.observe({one.pid: 1})
+        go(one)
+        go(other)
+        line(one)
+        _, delay_ns, runs = (new - old for new, old in zip(accounts_when_asleep(one.pid), before, strict=True))
+        pairs.observe({})
+    totals = pairs.totals()
+    measured = int(totals.groups[1]["delay_ns"].sum())
+    assert delay_ns > 50_000_000  # they shared one CPU
+    # The kernel's account ends at the scheduler's last clock update, ours at the switch.
+    assert abs(measured - delay_ns) <= 0.02 * delay_ns + 30_000 * runs + missed(totals) * delay_ns / runs
+
+
+def test_the_histogram_in_the_kernel_is_that_of_the_records(kernel_pairs: Make) -> None:
+    pairs = kernel_pairs(threshold_ns=0, irq_threshold_ns=10**9)
+    with script(PING_PONG, 2000) as process:
+        pairs.observe({process.pid: 1})
+        go(process)
+        process.wait(timeout=60)
+        pairs.observe({})
+    records, group = pairs.drain(), pairs.totals().groups[1]
+    assert pairs.totals().lost == 0
+    assert len(records) >= 4000  # the child is observed too, from its fork on
+    assert len(set(records["pid"].tolist())) == 2
+    for kind in (RecordKind.WOKEN, RecordKind.PREEMPTED):
+        delays = records["duration_ns"][records["kind"] == kind].astype(np.int64)
+        expected = np.bincount(bucket_index(delays), minlength=BUCKETS)
+        assert (group["histogram"][kind - 1] == expected).all()
+        assert int(group["delays"][kind - 1]) == len(delays)
+        assert int(group["delay_ns"][kind - 1]) == delays.sum()
+    assert (records["group"] == 1).all()
+
+
+def test_the_culprit_of_a_preemption_is_who_took_the_cpu(kernel_pairs: Make) -> None:
+    pairs = kernel_pairs(threshold_ns=100_000)
+    with script(SPIN, "victim", 0.6) as victim, script(SPIN, "thief", 0.6) as thief:
+        time.sleep(0.1)
+        pairs.observe({victim.pid: 1})
+        go(victim)
+        go(thief)
+        victim.wait(timeout=30)
+        thief.wait(timeout=30)
+    records = pairs.drain()
+    robbed = records[(records["kind"] == RecordKind.PREEMPTED) & (records["by_pid"] == thief.pid)]
+    assert len(robbed) >= 1
+    assert set(robbed["by_comm"].tolist()) == {b"thief"}
+    assert set(robbed["comm"].tolist()) == {b"victim"}
+    assert set(robbed["pid"].tolist()) == {victim.pid}
+
+
+def test_interrupts_are_charged_to_the_thread_they_hit(kernel_pairs: Make) -> None:
+    pairs = kernel_pairs(irq_threshold_ns=0)
+    pairs.observe({threading.get_native_id(): 1})
+    before = pairs.totals()
+    cpu_ns = time.thread_time_ns()
+    while time.thread_time_ns() - cpu_ns < 300_000_000:
+        pass
+    totals = pairs.totals()
+    pairs.observe({})
+    if tracepoint_missing("irq_vectors", "local_timer_entry"):
+        pytest.skip("this machine does not name its tick")
+    stolen = totals.groups[1]["stolen"][0] - before.groups[1]["stolen"][0]
+    assert int(stolen) >= 20  # 300 ms of running see at least 30 ticks at 100 Hz
+    assert totals.header is not None
+    assert int(totals.header["irq_ns"].sum()) > 0
+    records = pairs.drain()
+    interrupts = records[records["kind"] == RecordKind.IRQ]
+    assert len(interrupts) >= 20
+    assert set(interrupts["pid"].tolist()) == {threading.get_native_id()}
+
+
+def test_interrupts_of_everybody_are_recorded_when_all_are_observed(kernel_pairs: Make) -> None:
+    pairs = kernel_pairs(irq_threshold_ns=0, threshold_ns=10**9, record_all=True)
+    me, cpu_ns = threading.get_native_id(), time.thread_time_ns()
+    while time.thread_time_ns() - cpu_ns < 100_000_000:
+        pass
+    records = pairs.drain()
+    if tracepoint_missing("irq_vectors", "local_timer_entry"):
+        pytest.skip("this machine does not name its tick")
+    assert me in records["pid"].tolist()
+    assert int(pairs.totals().groups[0]["stolen"][0]) >= 10
+
+
+def tracepoint_missing(group: str, name: str) -> bool:
+    try:
+        tracepoint(group, name)
+    except Exception:  # noqa: BLE001  (any reason is a reason to skip)
+        return True
+    return False
+
+
+def test_a_full_ring_is_counted_and_nothing_else_is_missing(kernel_pairs: Make) -> None:
+    pairs = kernel_pairs(threshold_ns=0, ring_bytes=4096, record_all=True, interrupts=False)
+    with script(PING_PONG, 500) as process:
+        go(process)
+        process.wait(timeout=60)
+    totals = pairs.totals()
+    assert totals.header is not None
+    assert totals.lost > 0
+    sent = int(totals.header["sent"].sum())
+    assert len(pairs.drain()) >= sent > 0
+    after = pairs.totals()
+    # The box runs on while the counters are read, so the second reading bounds the first.
+    accounted, in_flight = sent + totals.lost, len(perf_event.cpus("possible"))
+    assert int(totals.groups["long"].sum()) <= accounted + in_flight
+    assert accounted <= int(after.groups["long"].sum()) + in_flight
+
+
+def test_the_maximum_is_that_of_the_period(kernel_pairs: Make) -> None:
+    pairs = kernel_pairs()
+    tid, _ = observed_sleeper(pairs, 20)
+    assert int(pairs.totals().groups[1]["max_ns"][0].max()) > 0
+    assert int(pairs.totals().groups[1]["max_ns"][0].max()) == 0  # that thread is no longer observed
+    assert pairs.thread(tid) is not None
+
+
+def test_nearly_every_wait_on_the_machine_is_measured(kernel_pairs: Make) -> None:
+    pairs = kernel_pairs()
+    with script(PING_PONG, 5000) as process:
+        before = pairs.totals()
+        go(process)
+        process.wait(timeout=60)
+        after = pairs.totals()
+    measured, happened = (a - b for a, b in zip(after.events["waits"], before.events["waits"], strict=True))
+    assert happened >= 10_000
+    # What was waiting when the programs were attached is seen without its beginning: at most a few threads.
+    assert measured >= happened * 0.999 - 10
+
+
+def test_another_perf_user_still_gets_every_event(kernel_pairs: Make) -> None:
+    switch = tracepoint_or_skip()
+    pairs = kernel_pairs()
+    fds = [
+        perf_event.open_event(perf_event.Event(switch), pid=-1, cpu=cpu, doing="counting switches")
+        for cpu in perf_event.cpus("online")
+    ]
+    try:
+        for fd in fds:
+            perf_event.enable(fd)
+        before = pairs.totals()
+        with script(PING_PONG, 2000) as process:
+            go(process)
+            process.wait(timeout=60)
+        after = pairs.totals()
+        for fd in fds:
+            perf_event.disable(fd)
+        counted = sum(perf_event.read_count(fd)[0] for fd in fds)
+    finally:
+        for fd in fds:
+            os.close(fd)
+    runs = int(after.groups["runs"].sum()) - int(before.groups["runs"].sum())
+    assert runs >= 4000
+    assert counted >= runs  # switches to idle are counted there too
+
+
+def tracepoint_or_skip() -> int:
+    try:
+        return tracepoint("sched", "sched_switch").id
+    except Exception as error:  # noqa: BLE001  (the skip quotes it)
+        pytest.skip(str(error))
+
+
+def test_a_program_that_the_verifier_refuses_is_quoted(kernel_pairs: Make) -> None:
+    kernel_pairs()  # skips where programs cannot be loaded at all
+    reads_past_the_context = Assembler().load(8, R0, R1, 8192).mov(R0, 1).exit().assemble()
+    with pytest.raises(VerifierError) as refused:
+        load_program("wild", reads_past_the_context)
+    assert refused.value.errno in (errno.EACCES, errno.EINVAL)
+    assert "the verifier refused the program wild" in str(refused.value)
+    assert "invalid bpf_context access" in str(refused.value)
+    with pytest.raises(VerifierError, match="R0 !read_ok"):
+        load_program("empty", Assembler().exit().assemble())

@@ -1,0 +1,157 @@
+"""The source as the agent uses it, with every mechanism the machine grants."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from collector.record import Columns, DropReason
+from collector.sched.settings import SchedulerSettings
+from collector.sched.source import SchedulerSource
+from collector.sources import Poll
+from tests.collector.sched.workloads import SPIN, clock_now, go, script
+
+
+@pytest.fixture(params=["ebpf", "perf", "switch"])
+def mechanism(request: pytest.FixtureRequest) -> Iterator[str]:
+    name: str = request.param
+    source = SchedulerSource("probe", dict, SchedulerSettings(mechanism=name))  # type: ignore[arg-type]
+    available = source.start({})
+    works = "PSI" not in available.reason and available.status != "unavailable"
+    source.close()
+    if not works:
+        pytest.skip(available.reason)
+    yield name
+
+
+def tables(polls: list[Poll], name: str) -> list[Columns]:
+    """All columns of one table, checked against the contract."""
+    found = [columns for poll in polls for columns in poll.columns if columns.table.name == name]
+    for columns in found:
+        columns.check()
+    return found
+
+
+def fight(settings: SchedulerSettings, seconds: float = 0.8) -> tuple[list[Poll], int]:
+    """Two programs on one CPU, the first of them observed as service `engine`; the polls, and its thread."""
+    with script(SPIN, "victim", seconds) as victim, script(SPIN, "thief", seconds) as thief:
+        time.sleep(0.1)
+        source = SchedulerSource("here", lambda: {victim.pid: "engine"}, settings)
+        assert source.start({}).status in ("running", "degraded")
+        try:
+            polls = [source.poll(clock_now())]
+            go(victim)
+            go(thief)
+            while victim.poll() is None or thief.poll() is None:
+                time.sleep(0.05)
+                polls.append(source.poll(clock_now()))
+            polls.append(source.poll(clock_now()))
+        finally:
+            source.close()
+        return polls, victim.pid
+
+
+def test_a_preemption_becomes_an_interval_of_the_thread_it_hit(mechanism: str) -> None:
+    begin = time.time_ns()
+    polls, victim = fight(SchedulerSettings(mechanism=mechanism, threshold="200us", report="200ms"))  # type: ignore[arg-type]
+    end = time.time_ns()
+    intervals = tables(polls, "intervals")
+    rows = [
+        (kind, thread, culprit, ts, duration)
+        for c in intervals
+        for kind, thread, culprit, ts, duration in zip(
+            c.text("kind"),
+            c.values["thread"].tolist(),
+            c.text("culprit"),
+            c.values["ts_ns"].tolist(),
+            c.values["duration_ns"].tolist(),
+            strict=True,
+        )
+    ]
+    preempted = [row for row in rows if row[0] == "preempted"]
+    assert preempted
+    assert {row[1] for row in rows} == {victim}
+    assert all(begin <= row[3] and row[3] + row[4] <= end and row[4] >= 200_000 for row in preempted)
+    assert ("unknown" if mechanism == "switch" else "thief") in {row[2] for row in preempted}
+
+
+def test_gauges_carry_the_service_and_only_what_the_mechanism_sees(mechanism: str) -> None:
+    polls, _ = fight(SchedulerSettings(mechanism=mechanism, report="200ms"))  # type: ignore[arg-type]
+    gauges = tables(polls, "gauges")
+    rows = {(name, service) for c in gauges for name, service in zip(c.text("name"), c.text("service"), strict=True)}
+    assert ("scheduler_delays", "engine") in rows
+    assert ("scheduler_delay_max_ns", "engine") in rows
+    assert (("scheduler_delays", "") in rows) == (mechanism != "switch")  # the machine as a whole
+    assert (("scheduler_migrations", "engine") in rows) == (mechanism == "ebpf")
+    assert (("scheduler_coverage", "") in rows) == (mechanism != "switch")
+
+
+def test_label_sets_come_once_and_name_every_label_that_is_used() -> None:
+    polls, _ = fight(SchedulerSettings(report="200ms"))
+    sets = [n for c in tables(polls, "label_sets") for n in c.values["label_set"].tolist()]
+    used = {n for name in ("gauges", "intervals") for c in tables(polls, name) for n in c.values["label_set"].tolist()}
+    assert len(sets) == len(set(sets))
+    assert used - {0} <= set(sets)
+
+
+def test_a_thread_that_polls_without_a_switch_is_reported_not_called_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = SchedulerSource("here", lambda: {os.getpid(): "engine"}, SchedulerSettings(mechanism="psi", report="1ms"))
+    source.start({})
+    monkeypatch.setattr(source._busy, "update", lambda threads, now_ns: [min(threads)])  # noqa: ARG005
+    source.poll(clock_now())
+    time.sleep(0.002)
+    (gauges,) = tables([source.poll(clock_now())], "gauges")
+    source.close()
+    named = dict(zip(gauges.text("name"), gauges.text("service"), strict=True))
+    assert named["scheduler_not_observable"] == "engine"
+
+
+def test_records_that_found_the_ring_full_are_drops(kernel_pairs: object) -> None:
+    del kernel_pairs  # only its skip is wanted: the ring of this test belongs to the source
+    settings = SchedulerSettings(
+        mechanism="ebpf", observe="all", threshold="0ns", irq_threshold="0ns", ring_mib=1, report="10ms"
+    )
+    source = SchedulerSource("here", dict, settings)
+    if source.start({}).status != "running":
+        pytest.skip("no eBPF here")
+    wake, answer = os.pipe(), os.pipe()
+
+    def echo() -> None:
+        while os.read(wake[0], 1) == b"x":
+            os.write(answer[1], b"x")
+
+    try:
+        source.poll(clock_now())
+        partner = threading.Thread(target=echo)
+        partner.start()
+        for _ in range(10_000):  # at least 20,000 delays; 14,500 fit
+            os.write(wake[1], b"x")
+            os.read(answer[0], 1)
+        os.write(wake[1], b"q")
+        partner.join()
+        poll = source.poll(clock_now())
+    finally:
+        source.close()
+        for fd in (*wake, *answer):
+            os.close(fd)
+    assert poll.drops[DropReason.SOURCE_LOST] > 0
+    assert sum(len(c) for c in tables([poll], "intervals")) >= 14_000
+
+
+def test_without_any_privilege_pressure_is_left() -> None:
+    source = SchedulerSource("here", dict, SchedulerSettings(mechanism="psi", report="1ms"))
+    available = source.start({})
+    source.poll(clock_now())
+    time.sleep(0.002)
+    gauges = tables([source.poll(clock_now())], "gauges")
+    source.close()
+    assert available.status in ("degraded", "unavailable")
+    if not Path("/proc/pressure/cpu").exists():
+        pytest.skip("this kernel keeps no pressure stall information")
+    assert "scheduler_pressure_ns" in gauges[0].text("name")
+    assert "PSI" in available.reason

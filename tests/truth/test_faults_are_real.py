@@ -1,0 +1,180 @@
+"""Each fault is in the raw stamps: ordered by command, found by a query written by hand, before any analytics.
+
+The faults' own records say which messages they touched and when they struck; nothing but the checker reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+from typing import TYPE_CHECKING
+
+import pytest
+
+from api.demo.faults import Fault
+
+if TYPE_CHECKING:
+    from tests.truth.conftest import Took, World
+
+pytestmark = pytest.mark.timeout(180)
+MS = 1_000_000
+
+
+def parted(took: Sequence[Took], fault: Fault) -> tuple[list[int], list[int]]:
+    """Durations of the messages that the fault touches, and of the others."""
+    touched = [t.ns for t in took if fault.touches(t.key)]
+    others = [t.ns for t in took if not fault.touches(t.key)]
+    assert touched
+    assert others
+    return touched, others
+
+
+def in_and_out(took: Sequence[Took], fault: Fault, at_least_ns: int) -> tuple[list[int], list[int]]:
+    """Durations of the messages that meet a pulse with at least so much of it left, and of those that meet none."""
+    met = [t.ns for t in took if fault.pulse_left_ns(t.start_ns) > at_least_ns]
+    missed = [t.ns for t in took if not fault.pulse_left_ns(t.start_ns)]
+    assert met
+    assert missed
+    return met, missed
+
+
+def test_without_faults_every_message_passes(world: World) -> None:
+    first, second = world.watch(1.5), world.watch(1.5)
+    world.watch(0.5)
+    sent = world.keys_at("app_egress", "feed", first)
+    assert len(sent) > 200
+    for letter in "ab":
+        assert sent <= world.keys_at(f"arrived_{letter}", "engine", (first[0], second[1]))
+    assert sent <= world.keys_at("app_decision", "engine", (first[0], second[1] + 500 * MS))
+
+
+@pytest.mark.fault  # it compares times, which other work on the machine can spoil
+def test_without_faults_the_figures_are_stable(world: World) -> None:
+    spans = [world.watch(4.0) for _ in range(3)]
+    world.watch(0.5)
+    halves = [median(t.ns for t in world.took("app_egress@feed", "app_decision@engine", span)) for span in spans]
+    assert max(halves) < 1.5 * min(halves)
+
+
+def test_a_slow_dependency_touches_two_percent_and_degrades_them(world: World) -> None:
+    (fault,), span = world.strike(
+        ("fault", "start", "slow_dependency", "--at", "inference", "--size", "2%"), seconds=3.0
+    )
+    took = world.took("featured@inference", "modelled@inference", span)
+    touched, others = parted(took, fault)
+    assert 0.003 < len(touched) / len(took) < 0.06
+    assert min(touched) >= 20 * MS
+    assert median(others) < 5 * MS
+    sql = "SELECT key, any(toString(mode)) AS mode FROM stamps WHERE point = 'ready' GROUP BY key"
+    modes = {row["key"]: row["mode"] for row in world.query(sql, {})}
+    degraded = [modes[t.key] in ("cached", "fallback") for t in took if fault.touches(t.key)]
+    assert all(degraded)
+    assert median(modes[t.key] == "normal" for t in took if not fault.touches(t.key))
+
+
+def test_a_bad_deploy_computes_longer_and_says_that_it_was_deployed(world: World) -> None:
+    (fault,), span = world.strike(("fault", "start", "bad_deploy", "--at", "venue-east", "--size", "10%"))
+    touched, others = parted(world.took("app_ingress@venue", "app_egress@venue", span, site="east"), fault)
+    assert min(touched) >= 3 * MS
+    assert median(others) < 3 * MS
+    elsewhere, _ = parted(world.took("app_ingress@venue", "app_egress@venue", span, site="west"), fault)
+    assert median(elsewhere) < 3 * MS
+    (change,) = world.query("SELECT kind, service, toUnixTimestamp64Nano(ts) AS ts FROM changes", {})
+    assert (change["kind"], change["service"]) == ("deploy", "venue")
+    assert abs(change["ts"] - fault.start_ns) < 20_000 * MS
+
+
+def test_stale_reference_data_show_in_the_age_of_the_data(world: World) -> None:
+    (fault,), span = world.strike(("fault", "start", "stale_reference", "--at", "engine", "--size", "10%"), seconds=4.5)
+    sql = """
+    SELECT key, data_age_ns AS age, toUnixTimestamp64Nano(ts) AS at_ns, toString(cache) AS cache FROM stamps
+    WHERE point = 'app_decision' AND at_ns BETWEEN {a:Int64} AND {b:Int64}
+    """
+    rows = world.query(sql, {"a": span[0] + 1_500 * MS, "b": span[1]})
+    touched = [row for row in rows if fault.touches(row["key"])]
+    behind = [row["age"] is not None and row["age"] >= row["at_ns"] - fault.start_ns - 200 * MS for row in touched]
+    assert sum(behind) > 0.5 * len(behind) > 0  # a batch of conflated quotes is served as its last one
+    assert sum(row["cache"] == "stale" for row in touched) > 5
+    assert sum(row["cache"] == "stale" for row in rows if not fault.touches(row["key"])) < 0.05 * len(rows)
+
+
+@pytest.mark.fault  # it compares times, which other work on the machine can spoil
+def test_a_cpu_hog_makes_its_neighbour_wait_to_run(world: World) -> None:
+    before = world.watch(2.0)
+    world.watch(0.3)
+    _, span = world.strike(("fault", "start", "cpu_hog", "--at", "gateway-west"), seconds=3.5)
+    hop = ("app_egress@engine", "app_ingress@gateway")
+    quiet = sorted(t.ns for t in world.took(*hop, before, site="west"))
+    hogged = sorted(t.ns for t in world.took(*hop, (span[0] + 500 * MS, span[1]), site="west"))
+    assert hogged[len(hogged) * 3 // 4] > 1.5 * quiet[len(quiet) * 3 // 4]
+
+
+def test_a_held_lock_stops_whoever_needs_it(world: World) -> None:
+    (fault,), span = world.strike(("fault", "start", "lock_contention", "--at", "engine", "--size", "10%"))
+    met, missed = in_and_out(world.took("app_ingress@engine", "app_transform@engine", span), fault, 10 * MS)
+    # Only the first in the pulse waits between these two points; the others wait before, in the socket.
+    assert max(met) >= 8 * MS
+    met, missed = in_and_out(world.took("app_egress@feed", "app_decision@engine", span), fault, 10 * MS)
+    assert median(met) >= 9 * MS
+    assert median(missed) < median(met)
+
+
+def test_garbage_collections_stop_the_program(world: World) -> None:
+    (fault,), span = world.strike(("fault", "start", "gc_pauses", "--at", "venue-east", "--size", "20%"), seconds=3.0)
+    late = (span[0] + 800 * MS, span[1])  # the heap has to be made first
+    met, missed = in_and_out(world.took("app_egress@gateway", "app_egress@venue", late, site="east"), fault, 12 * MS)
+    assert median(met) > median(missed) + 2 * MS
+
+
+def test_a_backed_up_queue_is_deep_and_then_caught_up_with(world: World) -> None:
+    (fault,), span = world.strike(("fault", "start", "queue_backlog", "--at", "engine", "--size", "20%"))
+    met, missed = in_and_out(world.took("ready@engine", "dequeued@engine", span), fault, 40 * MS)
+    assert median(met) >= 20 * MS
+    assert median(missed) < median(met)
+    sql = """
+    SELECT max(depth) AS depth FROM stamps
+    WHERE point = 'ready' AND toUnixTimestamp64Nano(ts) BETWEEN {a:Int64} AND {b:Int64}
+    """
+    (row,) = world.query(sql, {"a": span[0], "b": span[1]})
+    assert row["depth"] >= 5
+
+
+def test_a_delayed_link_and_a_slow_venue_strike_together_each_at_its_site(world: World) -> None:
+    (_, slow), span = world.strike(
+        ("link", "market-east", "--delay", "5ms"),
+        ("fault", "start", "slow_dependency", "--at", "venue-west", "--size", "5%", "--amount", "30ms"),
+    )
+    hop = ("app_egress@gateway", "app_ingress@venue")
+    assert min(t.ns for t in world.took(*hop, span, site="east")) >= 5 * MS
+    touched, _ = parted(world.took("app_ingress@venue", "app_egress@venue", span, site="west"), slow)
+    assert min(touched) >= 30 * MS
+    assert median(t.ns for t in world.took("app_ingress@venue", "app_egress@venue", span, site="east")) < 5 * MS
+
+
+def test_a_lossy_line_loses_packets_and_the_other_line_brings_them(world: World) -> None:
+    _, span = world.strike(("link", "line-a", "--loss", "50%"))
+    wide = (span[0] - 1_000 * MS, span[1] + 1_000 * MS)
+    sent = world.keys_at("app_egress", "feed", span)
+    arrived = {letter: sent & world.keys_at(f"arrived_{letter}", "engine", wide) for letter in "ab"}
+    assert 0.3 < len(arrived["a"]) / len(sent) < 0.7
+    assert arrived["b"] == sent == sent & world.keys_at("app_ingress", "engine", wide)
+
+
+def test_a_gap_on_one_line_is_a_run_of_missing_packets(world: World) -> None:
+    (fault,), span = world.strike(("fault", "start", "feed_gap", "--at", "line-b", "--size", "20%"))
+    wide = (span[0] - 1_000 * MS, span[1] + 1_000 * MS)
+    sent = world.took("app_egress@feed", "app_ingress@engine", span)
+    lost = {t.key for t in sent} - world.keys_at("arrived_b", "engine", wide)
+    in_gap = {t.key for t in sent if fault.pulse_left_ns(t.start_ns) > 20 * MS}
+    assert len(in_gap & lost) > 0.9 * len(in_gap) > 0
+    assert len(lost) < 0.5 * len(sent)
+
+
+def test_a_clock_step_makes_messages_arrive_before_they_were_sent(world: World) -> None:
+    _, span = world.strike(("fault", "start", "clock_step", "--at", "gateway-east", "--amount", "-200ms"))
+    hop = ("app_egress@engine", "app_ingress@gateway")
+    stepped = [t.ns for t in world.took(*hop, span, site="east")]
+    assert median(stepped) < 0
+    assert min(t.ns for t in world.took(*hop, span, site="west")) > 0
+    back = world.took("app_egress@venue", "reported@engine", span, site="east")  # both clocks are right
+    assert min(t.ns for t in back) > 0
