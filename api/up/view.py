@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _LINE_S = 10.0
 _TABLE_FRAME = 4  # a table's title, head and remark, and the empty line before it
 _EVENTS = 5
+_TOGETHER = "\u00a0"  # a space that wrapping keeps: a name stays beside its number
 
 
 def display_for(console: Console, url: str, data: Path) -> Display:
@@ -124,9 +125,9 @@ def picture(
     if figures.ready:
         head.append(headline(figures))
     head += collector_lines(figures.collectors) if figures.collectors else []
-    head.append("processes: " + ", ".join(process_word(slot) for slot in slots))
+    head.append("processes: " + ", ".join(process_word(slot).replace(" ", _TOGETHER) for slot in slots))
     head += events
-    lines = [line for text in head for line in textwrap.wrap(text, size.width - 1, subsequent_indent="    ") or [""]]
+    lines = [line for text in head for line in wrapped(text, size.width - 1)]
     parts: list[RenderableType] = [Text("Tailsight", style="bold"), *map(Text, lines)]
     left = size.height - len(parts) - 1
     hidden = []
@@ -144,6 +145,12 @@ def picture(
             Text(f"a taller terminal shows {', '.join(hidden)} too; or tailsight query percentiles --path PATH")
         )
     return Group(*parts)
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """A line of text as lines of at most `width`, broken at spaces only: names and paths can be copied whole."""
+    lines = textwrap.wrap(text, width, subsequent_indent="    ", break_on_hyphens=False)
+    return [line.replace(_TOGETHER, " ") for line in lines] or [""]
 
 
 def process_word(slot: Slot) -> str:
