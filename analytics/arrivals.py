@@ -35,7 +35,9 @@ SELECT toInt64(w) AS window, groupBitXor(batch) AS basis, toInt64(sum(share)) AS
         toUInt64(greatest(first_window, {{from_w:Int64}})), toUInt64(least(last_window, {{to_w:Int64}})) + 1)) AS w,
         batch, stored / (last_window - first_window + 1) AS share
     FROM ({_TOUCHES}
-        AND cut_day >= toDate(fromUnixTimestamp64Nano({{from_w:Int64}} * {{level:Int64}} - 172800000000000, 'UTC')))
+        AND cut_day >= toDate(fromUnixTimestamp64Nano({{from_w:Int64}} * {{level:Int64}} - 172800000000000, 'UTC'))
+        AND last_ts >= fromUnixTimestamp64Nano({{from_w:Int64}} * {{level:Int64}} - {{before:Int64}}, 'UTC')
+        AND first_ts <= fromUnixTimestamp64Nano(({{to_w:Int64}} + 1) * {{level:Int64}} + {{reach:Int64}}, 'UTC'))
     WHERE last_window >= {{from_w:Int64}} AND first_window <= {{to_w:Int64}}
 ) GROUP BY w
 """  # noqa: S608 - fixed text

@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from analytics import buckets, tally
-from analytics.completeness import completeness
+from analytics.completeness import asked as completeness
 from analytics.paths import Path
 from analytics.percentiles import percentiles as percentiles_of
 from analytics.stitch import ClockSettings
@@ -133,7 +133,10 @@ def histogram(
     source: Source = "counts",
 ) -> list[Bar]:
     """The counts of one stage by bucket, ascending."""
-    tallies, _, _ = _tallies(store, path, stage, from_ns, to_ns, rollup, source, None, None)
+    reach = _reach(store, path, from_ns, to_ns, source)
+    if reach is None:
+        return []
+    tallies = _tallies(store, path, stage, *reach, rollup, source, None, None)
     return [
         Bar(int(buckets.low(b)), int(buckets.high(b)), n)
         for one in tallies.values()
@@ -154,7 +157,10 @@ def heatmap(
 ) -> list[Cell]:
     """The counts of one stage by step of `step_s` seconds (a multiple of 10) and bucket, ascending."""
     _check_step(step_s)
-    tallies, _, _ = _tallies(store, path, stage, from_ns, to_ns, rollup, source, step_s, None)
+    reach = _reach(store, path, from_ns, to_ns, source)
+    if reach is None:
+        return []
+    tallies = _tallies(store, path, stage, *reach, rollup, source, step_s, None)
     return [
         Cell(second * NS, int(buckets.low(b)), int(buckets.high(b)), n)
         for (second, _), one in sorted(tallies.items())
@@ -222,16 +228,16 @@ def _answers(
     step_s: int | None,
     clock: ClockSettings | None,
 ) -> list[StageLatency]:
-    tallies, begin, end = _tallies(store, path, stage, from_ns, to_ns, rollup, source, step_s, clock)
-    if not tallies:
+    reach = _reach(store, path, from_ns, to_ns, source)
+    if reach is None:
         return []
+    begin, end = reach
+    first = begin if step_s is None else begin // (step_s * NS) * step_s * NS
+    share_of = completeness(store, first, end, step_s)
+    tallies = _tallies(store, path, stage, begin, end, rollup, source, step_s, clock)
     name = path if isinstance(path, str) else path.name
     order = {s: i for i, s in enumerate(path.stage_names)} if isinstance(path, Path) else {}
-    if step_s is None:
-        shares = {begin // NS: completeness(store, begin, end)[0].share}
-    else:
-        first = begin // (step_s * NS) * step_s * NS
-        shares = {c.from_ns // NS: c.share for c in completeness(store, first, end, step_s)}
+    shares = {c.from_ns // NS: c.share for c in share_of()}
     answers = []
     for (second, which), one in sorted(
         tallies.items(), key=lambda item: (item[0][0], order.get(item[0][1], 99), item[0][1])
@@ -252,37 +258,44 @@ def _answers(
     return answers
 
 
-def _tallies(
-    store: Store,
-    path: Path | str,
-    stage: str | None,
-    from_ns: int | None,
-    to_ns: int | None,
-    rollup: str,
-    source: Source,
-    step_s: int | None,
-    clock: ClockSettings | None,
-) -> tuple[tally.Tallies, int, int]:
-    """The tallies, and the range in ns that they are of."""
-    name = path if isinstance(path, str) else path.name
+def _reach(
+    store: Store, path: Path | str, from_ns: int | None, to_ns: int | None, source: Source
+) -> tuple[int, int] | None:
+    """The range in ns that an answer is of; None when everything is asked for and there is nothing."""
+    if source not in ("counts", "raw"):
+        raise ValueError(f"source must be 'counts' or 'raw', got {source!r}")
     if from_ns is None or to_ns is None:
-        all_of_it = tally.extent(store, name)
+        all_of_it = tally.extent(store, path if isinstance(path, str) else path.name)
         if all_of_it is None and source == "counts":
-            return {}, 0, 0
+            return None
         first, last = all_of_it or (0, time.time_ns() // NS)
         from_ns = first * NS if from_ns is None else from_ns
         to_ns = last * NS if to_ns is None else to_ns
     if from_ns >= to_ns:
         raise ValueError(f"the range is empty: from_ns {from_ns} is not before to_ns {to_ns}")
+    if source == "raw":
+        return from_ns, to_ns
+    begin, end = tally.widen(from_ns, to_ns)
+    return begin * NS, end * NS
+
+
+def _tallies(
+    store: Store,
+    path: Path | str,
+    stage: str | None,
+    from_ns: int,
+    to_ns: int,
+    rollup: str,
+    source: Source,
+    step_s: int | None,
+    clock: ClockSettings | None,
+) -> tally.Tallies:
+    name = path if isinstance(path, str) else path.name
     if source == "counts":
-        begin, end = tally.widen(from_ns, to_ns)
-        return tally.stored(store, name, begin, end, stage=stage, rollup=rollup, step_s=step_s), begin * NS, end * NS
-    if source != "raw":
-        raise ValueError(f"source must be 'counts' or 'raw', got {source!r}")
+        return tally.stored(store, name, from_ns // NS, to_ns // NS, stage=stage, rollup=rollup, step_s=step_s)
     if isinstance(path, str):
         raise TypeError(f"source='raw' stitches stamps and needs the configured path, got the name {path!r}")
-    found = tally.raw(store, path, from_ns, to_ns, stage=stage, rollup=rollup, step_s=step_s, clock=clock)
-    return found, from_ns, to_ns
+    return tally.raw(store, path, from_ns, to_ns, stage=stage, rollup=rollup, step_s=step_s, clock=clock)
 
 
 def _check_step(step_s: int) -> None:

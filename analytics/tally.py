@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import polars as pl
 
-from analytics import counts
-from analytics.cover import cover, widen
+from analytics import asking, counts
+from analytics.cover import Span, cover, widen
 from analytics.generations import CURRENT
 from analytics.paths import END_TO_END, Path
 from analytics.percentiles import Counts
@@ -80,11 +82,7 @@ def stored(
     """
     tallies: Tallies = defaultdict(Tally)
     levels = (3600, 60, 10) if step_s is None or step_s % 3600 == 0 else (60, 10) if step_s % 60 == 0 else (10,)
-    spans = (
-        cover(from_s, to_s, _usable(store, path, levels[:-1], from_s, to_s), levels).spans
-        if level is None
-        else {level: ((from_s, to_s),)}
-    )
+    spans = _tiles(store, path, from_s, to_s, levels) if level is None else {level: ((from_s, to_s),)}
     step = step_s or (to_s - from_s)
     origin = from_s if step_s is None else 0
     lost: dict[int, int] = defaultdict(int)
@@ -93,26 +91,38 @@ def stored(
         text.replace(_SECOND, "{origin:UInt32}") if step_s is None else text
         for text in (_BUCKETS, _SUMMARIES, _HEADLESS)
     )
-    for at, pieces in spans.items():
-        for begin, end in pieces:
-            params = {
-                "path": path, "level": at, "from_s": begin, "to_s": end, "step": step, "origin": origin,
-                "stage": stage or "", "rollup": rollup,
-            }  # fmt: skip
-            # Coarse windows rarely have a second generation, and filtering costs half of the query: count all rows
-            # first, then see from the summaries, which are written before the counts, whether all were current.
-            counted = None if at == 10 else store.query(buckets_sql.replace(_ONLY_CURRENT, ""), params)
-            summaries = store.query(summaries_sql, params)
-            if counted is None or summaries["stray"].sum():
-                counted = store.query(buckets_sql, params)
-            for second, name, bucket, n in counted.iter_rows():
-                tallies[(second, name)].buckets[bucket] += n
-            for row in summaries.iter_rows(named=True):
-                if row["current"]:
-                    tallies[(row["second"], row["stage"])].add_summary(row)
-            for second, n in store.query(headless_sql, params).iter_rows():
-                lost[second] += n
+    pieces = [
+        {
+            "path": path, "level": at, "from_s": begin, "to_s": end, "step": step, "origin": origin,
+            "stage": stage or "", "rollup": rollup,
+        }
+        for at, some in spans.items() for begin, end in some
+    ]  # fmt: skip
+    # Coarse windows rarely have a second generation, and filtering costs half of the query: count all rows first, then
+    # see from the summaries, which are written before the counts, whether all were current.
+    first = [
+        _begin(store, buckets_sql if p["level"] == 10 else buckets_sql.replace(_ONLY_CURRENT, ""), p) for p in pieces
+    ]
+    unknown = [_begin(store, headless_sql, p) for p in pieces]
+    wait(first)
+    told = [_begin(store, summaries_sql, p) for p in pieces]
+    for params, counting, summing, missing in zip(pieces, first, told, unknown, strict=True):
+        counted, summaries = counting.result(), summing.result()
+        if params["level"] != 10 and summaries["stray"].sum():
+            counted = store.query(buckets_sql, params)
+        names = dict(summaries.select("stage_hash", "stage").iter_rows())
+        for second, stage_hash, bucket, n in counted.iter_rows():
+            tallies[(second, names[stage_hash])].buckets[bucket] += n
+        for row in summaries.iter_rows(named=True):
+            if row["current"]:
+                tallies[(row["second"], row["stage"])].add_summary(row)
+        for second, n in missing.result().iter_rows():
+            lost[second] += n
     return _with_headless(tallies, lost, stage)
+
+
+def _begin(store: Store, sql: str, params: dict[str, Any]) -> Future[pl.DataFrame]:
+    return asking.begin(lambda: store.query(sql, params))
 
 
 def raw(
@@ -191,22 +201,26 @@ def _pieces(from_ns: int, to_ns: int, step_s: int | None) -> Iterator[tuple[int,
         at = end
 
 
-def _usable(store: Store, path: str, coarse: tuple[int, ...], from_s: int, to_s: int) -> dict[int, list[int]]:
-    """The starts of the coarse windows, per level, that say all that their 10 s windows say."""
-    found: dict[int, list[int]] = {level: [] for level in coarse}
-    asked = [level for level in coarse if -(-from_s // level) * level < to_s // level * level]
-    if asked:
-        sql = " UNION ALL ".join(_FRESH.replace("{level:UInt16}", str(level)) for level in asked)
-        for level, window in store.query(sql, {"path": path, "from_s": from_s, "to_s": to_s}).iter_rows():
-            found[int(level)].append(int(window))
-    return found
+def _tiles(store: Store, path: str, from_s: int, to_s: int, levels: tuple[int, ...]) -> Mapping[int, tuple[Span, ...]]:
+    """Per level the spans to sum: the coarsest level is asked first, a finer one only about what that leaves."""
+    usable: dict[int, list[int]] = {}
+    begin, end = from_s, to_s
+    for level in levels[:-1]:
+        if -(-begin // level) * level < end // level * level:
+            fresh = store.query(_FRESH, {"path": path, "level": level, "from_s": begin, "to_s": end})
+            usable[level] = fresh["w"].to_list()
+        left = cover(from_s, to_s, usable, levels).spans[levels[-1]]
+        if not left:
+            break
+        begin, end = left[0][0], left[-1][1]
+    return cover(from_s, to_s, usable, levels).spans
 
 
 _CURRENT = f"generation IN ({CURRENT})"
 
 # Coarse windows that include every generation of their fine ones; where no fine one is kept any more, they stand.
 _FRESH = """
-SELECT {level:UInt16} AS level_s, toUInt32(toStartOfInterval(window, toIntervalSecond({level:UInt16}))) AS w
+SELECT toUInt32(toStartOfInterval(window, toIntervalSecond({level:UInt16}))) AS w
 FROM windows
 WHERE path = {path:String} AND level IN (10, {level:UInt16})
     AND window >= toDateTime(intDiv({from_s:UInt32} + {level:UInt16} - 1, {level:UInt16}) * {level:UInt16}, 'UTC')
@@ -221,13 +235,19 @@ _RANGE = """path = {path:String} AND level = {level:UInt16} AND rollup = {rollup
 _ONLY_CURRENT = f" AND {_CURRENT}"
 _SECOND = "{origin:UInt32} + intDiv(toUInt32(window) - {origin:UInt32}, {step:UInt32}) * {step:UInt32}"
 
+# One number as the key of stage and bucket halves the cost; the summaries name the stages of the hashes.
+_STAGE_HASH = "bitAnd(cityHash64(stage), 281474976710655)"
 _BUCKETS = f"""
-SELECT toInt64({_SECOND}) AS second, stage, bucket, sum(n) AS count FROM stage_counts WHERE {_RANGE}{_ONLY_CURRENT}
-GROUP BY second, stage, bucket
+SELECT second, bitShiftRight(both, 16) AS stage_hash, toInt16(both) AS bucket, count FROM (
+    SELECT toInt64({_SECOND}) AS second, bitOr(bitShiftLeft(cityHash64(stage), 16), toUInt16(bucket)) AS both,
+        sum(n) AS count
+    FROM stage_counts WHERE {_RANGE}{_ONLY_CURRENT} GROUP BY second, both
+)
 """  # noqa: S608 - fixed text
 
 _SUMMARIES = f"""
-SELECT toInt64({_SECOND}) AS second, stage, countIf(good) AS current, countIf(NOT good) AS stray,
+SELECT toInt64({_SECOND}) AS second, stage, any({_STAGE_HASH}) AS stage_hash,
+    countIf(good) AS current, countIf(NOT good) AS stray,
     {", ".join(f"sumIf(w.{name}, good) AS {name}" for name in _SUMS)},
     minIf(w.min_ns, good AND w.n > 0) AS min_ns, maxIf(w.max_ns, good AND w.n > 0) AS max_ns,
     maxIf(w.max_error_ns, good) AS max_error_ns

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
-from analytics.completeness import Share, completeness
+from analytics.completeness import Share, asked, completeness
 from analytics.paths import END_TO_END, Path
 from api.problems import bad_parameter
 from api.state import State
@@ -55,6 +56,12 @@ def shown(value: Share) -> dict[str, Any]:
 def completeness_of(state: State, from_ns: int, to_ns: int) -> dict[str, Any]:
     """The completeness of a time, for the answer about it."""
     return shown(completeness(state.reader, from_ns, to_ns)[0])
+
+
+def completeness_soon(state: State, from_ns: int, to_ns: int) -> Callable[[], dict[str, Any]]:
+    """The same, asked now and told when it is called: the answer itself is computed meanwhile."""
+    soon = asked(state.reader, from_ns, to_ns)
+    return lambda: shown(soon()[0])
 
 
 def plain(value: Any) -> dict[str, Any]:

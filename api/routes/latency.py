@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, TypedDict
 
@@ -17,7 +18,7 @@ from api.door import Door, StateDep, opens_for
 from api.negotiate import FORMAT, answer
 from api.params import FROM, TO, span, step_s
 from api.problems import ProblemError
-from api.shapes import WHOLE, check_rollup, check_stage, completeness_of, path_of, plain
+from api.shapes import WHOLE, check_rollup, check_stage, completeness_soon, path_of, plain
 from api.state import State
 
 router = APIRouter(route_class=Door, tags=["latency"], prefix="/v1/latency")
@@ -168,10 +169,11 @@ class Asked:
         """As `analytics.latency` takes it."""
         return {"from_ns": self.start, "to_ns": self.end, "rollup": self.rollup}
 
-    def about(self, state: State) -> dict[str, Any]:
-        """What every answer here says of itself."""
-        completeness = completeness_of(state, self.start, self.end)
-        return {"path": self.path.name, "from_ns": self.start, "to_ns": self.end, "completeness": completeness}
+    def about(self, state: State) -> Callable[..., dict[str, Any]]:
+        """What every answer here says of itself, asked of the store now and there when it is called for."""
+        soon = completeness_soon(state, self.start, self.end)
+        reach = {"path": self.path.name, "from_ns": self.start, "to_ns": self.end}
+        return lambda **more: {**reach, "completeness": soon(), **more}
 
 
 class Reach(TypedDict):
@@ -204,14 +206,14 @@ def percentiles(
     format_: FORMAT = None,
 ) -> Response:
     """Count, mean, extremes and percentiles of each stage, each with its interval, its error, or why it is refused."""
+    about = asked.about(state)
     rows = analysis.percentiles(
         state.reader,
         asked.path,
         stage=check_stage(asked.path, stage),
         **asked.reach,
     )
-    about = asked.about(state)
-    return answer(request, format_, "stages", [plain(row) for row in rows], about, _STAGES)
+    return answer(request, format_, "stages", [plain(row) for row in rows], about(), _STAGES)
 
 
 @router.get(
@@ -231,6 +233,7 @@ def series(
 ) -> Response:
     """The same per step. Each step is computed from its own counts; percentiles are never averaged."""
     seconds = step_s(step, asked.start, asked.end)
+    about = asked.about(state)
     rows = analysis.series(
         state.reader,
         asked.path,
@@ -238,8 +241,9 @@ def series(
         stage=check_stage(asked.path, stage),
         **asked.reach,
     )
-    about = {**asked.about(state), "step_s": seconds}
-    return answer(request, format_, "series", _bounded(state, [plain(row) for row in rows]), about, _STAGES)
+    return answer(
+        request, format_, "series", _bounded(state, [plain(row) for row in rows]), about(step_s=seconds), _STAGES
+    )
 
 
 @router.get(
@@ -258,9 +262,9 @@ def histogram(
 ) -> Response:
     """The counts behind one stage's percentiles; they add up over times, stages' do not."""
     check_stage(asked.path, stage)
+    about = asked.about(state)
     bars = analysis.histogram(state.reader, asked.path, stage, **asked.reach)
-    about = {**asked.about(state), "stage": stage}
-    return answer(request, format_, "bars", [plain(bar) for bar in bars], about, _BARS)
+    return answer(request, format_, "bars", [plain(bar) for bar in bars], about(stage=stage), _BARS)
 
 
 @router.get(
@@ -281,6 +285,7 @@ def heatmap(
     """The histogram per step, for a picture of how the whole distribution moves."""
     check_stage(asked.path, stage)
     seconds = step_s(step, asked.start, asked.end)
+    about = asked.about(state)
     cells = analysis.heatmap(
         state.reader,
         asked.path,
@@ -288,8 +293,14 @@ def heatmap(
         step_s=seconds,
         **asked.reach,
     )
-    about = {**asked.about(state), "stage": stage, "step_s": seconds}
-    return answer(request, format_, "cells", _bounded(state, [plain(cell) for cell in cells]), about, _CELLS)
+    return answer(
+        request,
+        format_,
+        "cells",
+        _bounded(state, [plain(cell) for cell in cells]),
+        about(stage=stage, step_s=seconds),
+        _CELLS,
+    )
 
 
 def _bounded(state: State, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

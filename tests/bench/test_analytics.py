@@ -137,7 +137,34 @@ def test_percentiles_from_counts_are_far_cheaper_than_from_raw_stamps(store: Sto
     assert raw_cpu > 10 * counts_cpu
 
 
+def month_of_ledger(store: Store, collectors: int = 4) -> None:
+    """What collectors that ship every half second and tell of themselves every two seconds leave in thirty days."""
+    name = "concat('c', toString({c:UInt64}))"
+    uuid = "toUUID(concat('00000000-0000-0000-0000-00000000000', toString({c:UInt64})))"
+    for c, day in itertools.product(range(collectors), range(30)):
+        params = {"c": c, "d": day, "t": (T0 + day * 86_400) * NS}
+        store.execute(
+            f"""INSERT INTO batches (batch, collector, name, host, boot, seq_first, events, stored, tables, table_rows,
+                first_ts, last_ts, cut, cut_day, received, seconds, produced_by_second, missing_by_second)
+            SELECT cityHash64(number, {{c:UInt64}}, {{d:UInt64}}), {uuid}, {name}, 'host', 1,
+                ({{d:UInt64}} * 172800 + number) * 100, 100, 100, ['gauges'], [100], t, t + INTERVAL 400 MILLISECOND, t,
+                toDate(t), t + INTERVAL 300 MILLISECOND, [toUInt32(toUnixTimestamp(t))], [100], [0]
+            FROM (SELECT number, fromUnixTimestamp64Nano({{t:Int64}} + number * 500000000, 'UTC') AS t
+                FROM numbers(172800))""",  # noqa: S608
+            params,
+        )
+        store.execute(
+            f"""INSERT INTO heartbeats (ts, collector, boot, name, host, status, watermark, produced, acked)
+            SELECT t, {uuid}, 1, {name}, 'host', 'running', t, ({{d:UInt64}} * 172800 + number * 4 + 4) * 100,
+                ({{d:UInt64}} * 172800 + number * 4 + 4) * 100
+            FROM (SELECT number, fromUnixTimestamp64Nano({{t:Int64}} + 2000000000 + number * 2000000000, 'UTC') AS t
+                FROM numbers(43200))""",  # noqa: S608
+            params,
+        )
+
+
 def test_thirty_days_of_hours_for_all_stages(store: Store) -> None:
+    month_of_ledger(store)
     for table, columns, select in (
         (
             "stage_counts (path, level, window, generation, stage, rollup, bucket, n)",
@@ -156,11 +183,14 @@ def test_thirty_days_of_hours_for_all_stages(store: Store) -> None:
             f" intDiv(number, 300) % 720 + 1, concat('s', toString(intDiv(number, 216000))), '', {columns} {select}",
             {"w": T0},
         )
-    store.execute(
-        "INSERT INTO windows SELECT 'month', 3600, toDateTime(toUInt32({w:UInt32} + number * 3600), 'UTC'), number + 1,"
-        " 'final', 1, 1, 0, 0, 1, 1, 0, now64(9) FROM numbers(720)",
-        {"w": T0},
-    )
+    # The finer windows of their retention stand beside: 3 days of 10 s, all 30 of minutes.
+    for level, windows, first in ((3_600, 720, 0), (60, 43_200, 0), (10, 25_920, 27 * 86_400)):
+        store.execute(
+            "INSERT INTO windows SELECT 'month', {level:UInt16},"
+            " toDateTime(toUInt32({w:UInt32} + number * {level:UInt16}), 'UTC'), number + 1,"
+            " 'final', 1, 1, 0, 0, 1, 1, if({level:UInt16} = 10, 0, 1000000), now64(9) FROM numbers({windows:UInt64})",
+            {"w": T0 + first, "level": level, "windows": windows},
+        )
     reach = {"from_ns": T0 * NS, "to_ns": (T0 + 720 * 3_600) * NS}
     found, _, first = measure("30 days of hours, first", lambda: latency.percentiles(store, "month", **reach))
     walls = [measure("again", lambda: latency.percentiles(store, "month", **reach))[2] for _ in range(9)]
@@ -172,3 +202,4 @@ def test_thirty_days_of_hours_for_all_stages(store: Store) -> None:
     assert engine > 2 * min(walls)
     assert len(found) == 11
     assert {a.count for a in found} == {720 * 12_000}
+    assert {a.completeness for a in found} == {1.0}

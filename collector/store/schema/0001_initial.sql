@@ -199,7 +199,17 @@ CREATE TABLE IF NOT EXISTS batches (
     received      DateTime64(9, 'UTC'),
     checksum      UInt32,                         -- CRC32C of the batch's bytes
     bytes         UInt64,
-    attempt       UInt32
+    attempt       UInt32,
+    -- The ledger never shrinks: what is asked every few seconds must not read all of it.
+    INDEX cut_range cut TYPE minmax GRANULARITY 1,
+    INDEX received_range received TYPE minmax GRANULARITY 1,
+    INDEX first_range first_ts TYPE minmax GRANULARITY 1,
+    INDEX last_range last_ts TYPE minmax GRANULARITY 1,
+    -- Completeness of a month (analytics/completeness.py). A projection is written with its part: it cannot drift.
+    PROJECTION by_hour (
+        SELECT toStartOfHour(cut), collector, boot, sum(events), sum(dropped), sum(quarantined), max(seq_first + events)
+        GROUP BY toStartOfHour(cut), collector, boot
+    )
 ) ENGINE = MergeTree
 PARTITION BY toYYYYMM(cut_day)
 ORDER BY (collector, boot, seq_first)
@@ -218,7 +228,13 @@ CREATE TABLE IF NOT EXISTS heartbeats (
     produced    UInt64,
     acked       UInt64,                  -- every event with a smaller sequence number is acknowledged
     in_flight   UInt64,
-    spool_bytes UInt64
+    spool_bytes UInt64,
+    INDEX ts_range ts TYPE minmax GRANULARITY 1,
+    PROJECTION by_hour (
+        SELECT toStartOfHour(ts), collector, boot, any(name), min(ts), max(ts), max(watermark), max(produced),
+            max(acked), argMax(status, ts)
+        GROUP BY toStartOfHour(ts), collector, boot
+    )
 ) ENGINE = MergeTree
 PARTITION BY toDate(ts)
 ORDER BY (collector, boot, ts)
