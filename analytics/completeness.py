@@ -56,12 +56,11 @@ SELECT sum(e), sum(d) + sum(q) FROM (
 )
 """
 
-# Per collector and boot that lived in the range: how far it has landed and what is outstanding of it. Both sides come
-# from the tables' projections, from the hour on that may hold the range's first heartbeat.
+# Per collector and boot that lived in the range: how far it has landed and what it still held, from the table's
+# projection, from the hour on that may hold the range's first heartbeat.
 _LANDED = """
-SELECT toString(h.collector) AS collector, h.boot AS boot, h.name AS name, toUnixTimestamp64Nano(h.last) AS last_ns,
-    toUnixTimestamp64Nano(h.landed) AS landed_ns, h.produced <= greatest(h.acked, l.stored) AS all_landed,
-    toString(h.status) AS status
+SELECT toString(collector) AS collector, boot, name, toUnixTimestamp64Nano(last) AS last_ns,
+    toUnixTimestamp64Nano(landed) AS landed_ns, produced, acked, toString(status) AS status
 FROM (
     SELECT collector, boot, any(of.name) AS name, min(of.first) AS born, max(of.latest) AS last,
         max(of.reached) AS landed, max(of.most) AS produced, max(of.told) AS acked,
@@ -74,18 +73,19 @@ FROM (
         GROUP BY hour, collector, boot
     ) AS of
     GROUP BY collector, boot
-) AS h
-LEFT JOIN (
-    SELECT collector, boot, max(to_seq) AS stored FROM (
-        SELECT toStartOfHour(cut) AS hour, collector, boot, max(seq_first + events) AS to_seq
-        FROM batches GROUP BY hour, collector, boot
-    ) GROUP BY collector, boot
-) AS l
-    ON h.collector = l.collector AND h.boot = l.boot
-WHERE (h.status != 'unavailable' OR h.produced > 0)
-    AND h.last >= fromUnixTimestamp64Nano({from_ns:Int64} - {lived:Int64}, 'UTC')
-    AND h.born < fromUnixTimestamp64Nano({to_ns:Int64} + {lived:Int64}, 'UTC')
+)
+WHERE (status != 'unavailable' OR produced > 0)
+    AND last >= fromUnixTimestamp64Nano({from_ns:Int64} - {lived:Int64}, 'UTC')
+    AND born < fromUnixTimestamp64Nano({to_ns:Int64} + {lived:Int64}, 'UTC')
 ORDER BY name, collector, boot
+"""
+
+# Up to where a collector's ledger reaches: asked only of those that stopped before they heard that all had arrived.
+_STORED = """
+SELECT max(to_seq) AS stored FROM (
+    SELECT toStartOfHour(cut) AS hour, collector, boot, max(seq_first + events) AS to_seq
+    FROM batches WHERE collector = {collector:UUID} AND boot = {boot:UInt32} GROUP BY hour, collector, boot
+)
 """
 
 # When each of them lived, as spans of 10 s cells: a step is asked only of the collectors that lived in it. Gaps of a
@@ -150,7 +150,7 @@ def asked(
     landed = begin(lambda: store.query(_LANDED, params))
     if step_s is None:
         whole = _Whole(store, from_ns, to_ns)
-        return lambda: [_of(whole, list(landed.result().iter_rows(named=True)), from_ns, to_ns, now)]
+        return lambda: [_of(store, whole, list(landed.result().iter_rows(named=True)), from_ns, to_ns, now)]
     lived = begin(lambda: store.query(_LIVED, params))
     steps = _Steps(store, from_ns, to_ns, step_s)
 
@@ -164,20 +164,20 @@ def asked(
         found = []
         for start in range(from_ns, to_ns, step_s * NS):
             end = min(start + step_s * NS, to_ns)
-            found.append(_of(steps, [boot for boot in boots if _lived(boot, start, end)], start, end, now))
+            found.append(_of(store, steps, [boot for boot in boots if _lived(boot, start, end)], start, end, now))
         return found
 
     return answer
 
 
-def _of(sums: _Whole | _Steps, alive: list[dict[str, Any]], start: int, end: int, now: int) -> Share:
+def _of(store: Store, sums: _Whole | _Steps, alive: list[dict[str, Any]], start: int, end: int, now: int) -> Share:
     """The completeness of [start, end), in which the boots `alive` lived."""
     behind, known_to = [], end
     newest = {b["collector"]: b["boot"] for b in sorted(alive, key=lambda b: b["boot"])}
     for boot in alive:
         # An earlier life, or one that said goodbye, has landed when all that it told of is in the ledger.
         over = boot["boot"] < newest[boot["collector"]] or boot["status"] == "stopped"
-        if not (boot["all_landed"] if over else boot["landed_ns"] >= min(end, now)):
+        if not (_all_landed(store, boot) if over else boot["landed_ns"] >= min(end, now)):
             behind.append(boot["name"])
             known_to = min(known_to, max(start, boot["landed_ns"]))
     produced, missing = sums.between(start, end)
@@ -192,6 +192,13 @@ def _of(sums: _Whole | _Steps, alive: list[dict[str, Any]], start: int, end: int
         known_to if alive else None,
         known,
     )
+
+
+def _all_landed(store: Store, boot: dict[str, Any]) -> bool:
+    """Whether all that a boot told of is in the ledger; the boot remembers what was found."""
+    if boot["produced"] > boot["acked"] and "stored" not in boot:
+        boot["stored"] = store.query(_STORED, {"collector": boot["collector"], "boot": boot["boot"]}).item() or 0
+    return bool(boot["produced"] <= max(boot["acked"], boot.get("stored", 0)))
 
 
 class _Whole:

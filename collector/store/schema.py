@@ -108,7 +108,8 @@ def table_types() -> Mapping[str, Mapping[str, str]]:
         for statement in migration.statements:
             match = _CREATE.search(statement)
             if match is not None:
-                tables[match[1]] = dict(_column(text) for text in _split(match[2]))
+                parts = (text for text in _split(match[2]) if not text.startswith(("INDEX ", "PROJECTION ")))
+                tables[match[1]] = dict(map(_column, parts))
     return tables
 
 

@@ -236,7 +236,7 @@ CREATE TABLE IF NOT EXISTS heartbeats (
         GROUP BY toStartOfHour(ts), collector, boot
     )
 ) ENGINE = MergeTree
-PARTITION BY toDate(ts)
+PARTITION BY toMonday(ts)
 ORDER BY (collector, boot, ts)
 TTL toDateTime(ts) + INTERVAL {retention.heartbeats} HOUR;
 
