@@ -24,7 +24,8 @@ lint: $(VENV)/dev.stamp ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy -p tailsight_probe
+	cd collector/probe/src && ../../../$(BIN)/mypy --config-file ../../../pyproject.toml --cache-dir ../../../.mypy_cache \
+		--exclude '^$$' -p tailsight_probe
 
 test-faults: $(VENV)/dev.stamp ## Run the slow fault-injection tests
 	$(BIN)/python -m pytest -m fault --timeout 3600 $(ARGS)

@@ -37,8 +37,9 @@ from collector.landing import Landing, LandingSettings
 from collector.points import points_from
 from collector.settings import ConfigError, read_toml, section
 from collector.store import Store, StoreError
-from collector.store.connect import StoreSettings, connect
+from collector.store.connect import connect
 from collector.store.schema import Retention, migrate
+from collector.store.settings import StoreSettings
 
 _log = log.logger("server")
 

@@ -15,8 +15,8 @@ from api.server_settings import ServerSettings
 from collector.agent.settings import AgentSettings
 from collector.landing import LandingSettings
 from collector.settings import ConfigError, Section, section
-from collector.store.connect import StoreSettings
 from collector.store.schema import Retention
+from collector.store.settings import StoreSettings
 
 GUIDE = Path(__file__).parent.parent / "docs" / "configuration.md"
 SECTIONS: dict[str, type[Section]] = {

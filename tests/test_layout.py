@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 import tomllib
@@ -96,3 +97,37 @@ def test_the_wheel_holds_the_four_packages_and_their_data(tmp_path: Path) -> Non
         if path.suffix in {".sql", ".toml", ".typed"} and path.relative_to(ROOT).parts[0] in ORDER:
             name = str(path.relative_to(ROOT))
             assert name in names or name.startswith("collector/probe/"), f"{name} is not in the wheel"
+
+
+def needs(path: Path, modules: set[str]) -> set[str]:
+    """The modules of ours that a file imports when it runs, at once or later, but not for a type checker only."""
+    tree = ast.parse(path.read_text())
+    typing_only = {
+        id(child)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+        for child in ast.walk(node)
+    }
+    found = set()
+    for node in ast.walk(tree):
+        if id(node) in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            submodules = {f"{node.module}.{alias.name}" for alias in node.names} & modules
+            found |= submodules or {node.module or ""}
+    return found & modules
+
+
+def test_modules_do_not_import_in_circles() -> None:
+    files = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for package in ORDER
+        for path in sources(package)
+    }
+    graph = {name: needs(path, set(files)) - {name} for name, path in files.items()}
+    try:
+        tuple(graphlib.TopologicalSorter(graph).static_order())
+    except graphlib.CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))

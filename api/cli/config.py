@@ -51,8 +51,8 @@ def examine(document: dict[str, Any], source: str) -> dict[str, list[str]]:
     from collector.landing import LandingSettings
     from collector.points import points_from
     from collector.settings import ConfigError, section
-    from collector.store.connect import StoreSettings
     from collector.store.schema import Retention
+    from collector.store.settings import StoreSettings
 
     for name in document:
         if name not in _SECTIONS:

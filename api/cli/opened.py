@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from analytics.paths import Path as LatencyPath
     from analytics.window_settings import WindowSettings
     from collector.store import Store
-    from collector.store.connect import StoreSettings
+    from collector.store.settings import StoreSettings
 
 
 @contextmanager
@@ -97,6 +97,6 @@ def window_settings(run: Run) -> WindowSettings:
 
 def _settings(run: Run) -> StoreSettings:
     from collector.settings import section
-    from collector.store.connect import StoreSettings
+    from collector.store.settings import StoreSettings
 
     return section(run.document().get("store", {}), StoreSettings, "store", run.source)

@@ -23,10 +23,10 @@ from clickhouse_driver import Client, defines, errors
 
 from collector.store import Limits, OutcomeUnknownError, StoreError, StoreHealth
 from collector.store.columns import driver_column, frame_from, needs_lists
-from collector.store.connect import StoreSettings
 from collector.store.errors import from_code
 from collector.store.native import Block, element_dtype
 from collector.store.params import texts
+from collector.store.settings import StoreSettings
 
 if TYPE_CHECKING:
     import polars as pl

@@ -25,10 +25,10 @@ from collector.settings import ConfigError, section
 from collector.store import OutcomeUnknownError, StoreError
 from collector.store.blocks import from_arrays, from_rows
 from collector.store.columns import driver_column, needs_lists
-from collector.store.connect import StoreSettings
 from collector.store.embedded import EmbeddedStore
 from collector.store.native import Block, BlockColumn
 from collector.store.server import ClickHouseStore
+from collector.store.settings import StoreSettings
 
 USERS = """<yandex><profiles><default>
 <allow_experimental_low_cardinality_type>1</allow_experimental_low_cardinality_type>
