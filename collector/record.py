@@ -182,8 +182,8 @@ CLOCK = Table(
         Column("ts_ns", Kind.I64),
         Column("host", Kind.TEXT),
         Column("clock", Kind.TEXT),
-        Column("source", Kind.TEXT),  # who states the bound: adjtimex, chrony, phc, ...
-        Column("event", Kind.TEXT),  # sample, step, sync_lost, sync_gained
+        Column("source", Kind.TEXT),  # who states the bound: adjtimex, chrony, ptp, phc
+        Column("event", Kind.TEXT),  # sample (the bound in use), stated (another's), step, sync_lost, sync_gained
         Column("offset_ns", Kind.I64, nullable=True),
         Column("error_ns", Kind.I64, nullable=True),
         Column("frequency_ppb", Kind.F64, nullable=True),

@@ -105,7 +105,8 @@ ORDER BY (host, thread, ts)
 TTL toDateTime(ts) + INTERVAL {retention.intervals} HOUR
 SETTINGS {durable};
 
--- What each clock said of itself; event <> 'sample' marks steps and loss of synchronisation.
+-- What each clock said of itself. event: sample is the bound that stamps got, stated what another authority said;
+-- step, sync_lost and sync_gained are what happened.
 CREATE TABLE IF NOT EXISTS clock (
     ts             DateTime64(9, 'UTC')   CODEC(Delta, ZSTD(1)),
     host           LowCardinality(String) CODEC(ZSTD(1)),
