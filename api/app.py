@@ -140,6 +140,7 @@ def _description(app: FastAPI) -> dict[str, Any]:
                 {"name": "messages", "description": "Single messages and their timelines."},
                 {"name": "delivery", "description": "Collectors, ledger and completeness."},
                 {"name": "changes", "description": "Who changed what and when."},
+                {"name": "hosts", "description": "Clocks and hosts."},
                 {"name": "stream", "description": "What happens, as it happens."},
                 {"name": "ingest", "description": "The agents' door."},
                 {"name": "tokens", "description": "Who may do what."},

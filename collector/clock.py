@@ -13,8 +13,8 @@ import ctypes
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 from collector.record import CLOCK, Columns
 
@@ -63,11 +63,17 @@ class Bound:
     source: str
     frequency_ppb: float | None = None
     correction_ns: int | None = None  # what the authority believes REALTIME is off by, where it says
+    drift_ppm: float = 0.0  # how fast the bound may grow until it is asked again
+    reason: str = ""  # why there is no bound
 
 
 @dataclass(frozen=True, slots=True)
 class ClockEvent:
-    """One row for the CLOCK table: event is sample, step, sync_lost or sync_gained."""
+    """One row for the CLOCK table.
+
+    `event` is sample (the bound in use), stated (what another authority says), step, sync_lost or sync_gained; the
+    last two are of one authority, the reading's `source`.
+    """
 
     event: str
     reading: ClockReading
@@ -81,6 +87,14 @@ class BoundSource(Protocol):
 
     def bound(self) -> Bound:
         """The bound at this moment. Never raises: what is not known is None."""
+
+
+@runtime_checkable
+class ManyBounds(Protocol):
+    """A bound source that has heard several authorities."""
+
+    def all_bounds(self) -> Sequence[Bound]:
+        """What each of them says at this moment; `bound` is the smallest."""
 
 
 class _Timeval(ctypes.Structure):
@@ -130,7 +144,7 @@ class Adjtimex:
         timex = _Timex()
         state = self._call(ctypes.byref(timex))
         if state < 0:
-            return Bound(None, f"adjtimex: {os.strerror(ctypes.get_errno())}")
+            return Bound(None, "adjtimex", reason=os.strerror(ctypes.get_errno()))
         return bound_of(state, timex.status, timex.maxerror, timex.offset, timex.freq)
 
 
@@ -141,7 +155,9 @@ def bound_of(state: int, status: int, maxerror_us: int, offset: int, freq: int) 
     """
     unit = 1 if status & _STA_NANO else 1_000
     known = state != _TIME_ERROR and not status & _STA_UNSYNC
-    return Bound(maxerror_us * 1_000 if known else None, "adjtimex", freq * 1_000 / 65_536, offset * unit)
+    reason = "" if known else "the kernel says that its clock is not synchronised (STA_UNSYNC)"
+    error_ns = maxerror_us * 1_000 if known else None
+    return Bound(error_ns, "adjtimex", freq * 1_000 / 65_536, offset * unit, reason=reason)
 
 
 def read_pair(samples: int = _SAMPLES) -> Pair:
@@ -184,7 +200,8 @@ class HostClock:
         self._sample_ns = round(sample_s * 1e9)
         self._held = pair(_SAMPLES_FIRST)
         self._sampled_ns: int | None = None
-        self._synchronised: bool | None = None
+        self._synchronised: dict[str, bool] = {}
+        self._reason = ""
         self._events: list[ClockEvent] = []
 
     def read(self) -> ClockReading:
@@ -197,7 +214,10 @@ class HostClock:
             step_ns = tight.offset_ns - self._held.offset_ns
             self._held = fresh = tight
             moved = 0
-        bound = self._bounds.bound()
+        bounds = self._bounds
+        stated = list(bounds.all_bounds()) if isinstance(bounds, ManyBounds) else [bounds.bound()]
+        bound = smallest(stated)
+        self._reason = bound.reason if bound.error_ns is None else ""
         reading = ClockReading(
             realtime_ns=fresh.realtime_ns,
             monotonic_ns=fresh.monotonic_ns,
@@ -208,27 +228,46 @@ class HostClock:
             error_ns=bound.error_ns,
             source=bound.source,
         )
-        self._note(reading, bound, step_ns)
+        self._note(reading, bound, stated, step_ns)
         return reading
+
+    @property
+    def no_bound_because(self) -> str:
+        """Why the last reading has no bound, in each authority's words; empty when it has one."""
+        return self._reason
 
     def events(self) -> list[ClockEvent]:
         """What happened since the last call, oldest first."""
         events, self._events = self._events, []
         return events
 
-    def _note(self, reading: ClockReading, bound: Bound, step_ns: int | None) -> None:
-        def event(name: str, step: int | None = None) -> None:
-            self._events.append(ClockEvent(name, reading, bound.frequency_ppb, bound.correction_ns, step))
+    def _note(self, reading: ClockReading, bound: Bound, stated: Sequence[Bound], step_ns: int | None) -> None:
+        def event(name: str, by: Bound, step: int | None = None) -> None:
+            told = replace(reading, error_ns=by.error_ns, source=by.source)
+            self._events.append(ClockEvent(name, told, by.frequency_ppb, by.correction_ns, step))
 
         if step_ns is not None:
-            event("step", step_ns)
-        synchronised = bound.error_ns is not None
-        if self._synchronised is not None and synchronised != self._synchronised:
-            event("sync_gained" if synchronised else "sync_lost")
-        self._synchronised = synchronised
+            event("step", bound, step_ns)
+        for one in stated:
+            synchronised = one.error_ns is not None
+            if self._synchronised.setdefault(one.source, synchronised) != synchronised:
+                event("sync_gained" if synchronised else "sync_lost", one)
+                self._synchronised[one.source] = synchronised
         if self._sampled_ns is None or reading.monotonic_ns - self._sampled_ns >= self._sample_ns:
-            event("sample")
+            event("sample", bound)
+            for one in stated:
+                if one.source != bound.source:
+                    event("stated", one)
             self._sampled_ns = reading.monotonic_ns
+
+
+def smallest(bounds: Sequence[Bound]) -> Bound:
+    """The smallest bound, which is the one to use; where nobody states any, the first with everyone's reasons."""
+    known = [b for b in bounds if b.error_ns is not None]
+    if known:
+        return min(known, key=lambda b: b.error_ns or 0)
+    reasons = "; ".join(f"{b.source}: {b.reason or 'states no bound'}" for b in bounds)
+    return replace(bounds[0], reason=reasons)
 
 
 def clock_columns(host: str, events: Sequence[ClockEvent]) -> Columns:

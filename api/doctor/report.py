@@ -14,6 +14,8 @@ from api.doctor.system import Check, checks, clock_fields
 from api.hold import LOCK, read_note
 from api.up.hold import locked
 from collector.clock import HostClock
+from collector.clocks.authorities import authorities
+from collector.clocks.settings import ClockSettings
 
 if TYPE_CHECKING:
     from collector.store import Store
@@ -36,7 +38,10 @@ class Report:
 
 def examine(data: Path, rings: Path, store: Store | None, absent: str, versions: Mapping[str, object]) -> Report:
     """Build the report; without a store, `absent` says why there is none. Probe rings are looked for in `rings`."""
-    clock = HostClock().read()
+    bounds = authorities(ClockSettings())
+    bounds.start()
+    clock = HostClock(bounds).read()
+    bounds.close()
     ledger_rows: list[dict[str, Any]] = []
     collector_rows: list[dict[str, Any]] = []
     health: dict[str, Any] = {"ok": False, "detail": absent}

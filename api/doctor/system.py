@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 from dataclasses import dataclass
@@ -114,8 +115,13 @@ def _clock(clock: ClockReading) -> Check:
 
 
 def _chrony(clock: ClockReading) -> Check:
-    if clock.source == "chrony" or Path("/run/chrony/chronyd.sock").exists():
-        return Check("chrony", "ok", "chronyd answers")
+    if clock.source == "chrony":
+        return Check("chrony", "ok", "chronyd answers, its bound is used")
+    if Path("/run/chrony/chronyd.sock").exists():
+        if importlib.util.find_spec("pychrony") is None:
+            what = "chronyd runs, but its bound cannot be read without pychrony"
+            return Check("chrony", "missing", what, "pip install 'tailsight[clock]'")
+        return Check("chrony", "ok", f"chronyd runs; {clock.source} states the bound that is used")
     if shutil.which("chronyd") is None:
         return Check(
             "chrony",

@@ -26,8 +26,13 @@ class ClockSource:
         self._host = host
 
     def start(self, positions: Mapping[str, int]) -> Availability:  # noqa: ARG002 - a clock has no past to read
-        """A clock is always there; whether it is synchronised is in its rows."""
-        return Availability("running")
+        """A clock is always there; degraded while nobody states how far it is from UTC."""
+        return self.state()
+
+    def state(self) -> Availability:
+        """Degraded while no authority states a bound, with each one's reason."""
+        reason = self._clock.no_bound_because
+        return Availability("degraded", f"no clock bound: {reason}") if reason else Availability("running")
 
     def poll(self, clock: ClockReading) -> Poll:  # noqa: ARG002 - the events hold their own readings
         """The rows since the last poll."""

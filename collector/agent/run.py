@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 import structlog
@@ -20,7 +21,8 @@ from collector.agent.metrics import AgentMetrics, write_status
 from collector.agent.registry import make_source
 from collector.agent.runner import Runner
 from collector.agent.settings import AgentSettings
-from collector.clock import HostClock
+from collector.clock import BoundSource, HostClock
+from collector.clocks.authorities import authorities
 from collector.heartbeat import Heartbeat
 from collector.shipper import Shipper
 from collector.sources import Source
@@ -35,25 +37,44 @@ log = structlog.get_logger("agent")
 SourceMaker = Callable[[str, AgentSettings, str, HostClock], Source]
 
 
-def run_agent(settings: AgentSettings, data: Path, stop: threading.Event, make: SourceMaker = make_source) -> int:
-    """Run until `stop` is set; returns the exit code. `make` turns a collector's name into its source.
+class ClockMaker(Protocol):
+    """Makes the host's clock. This is the door at which a test gives a host a clock of its own."""
+
+    def __call__(self, bounds: BoundSource, *, sample_s: float) -> HostClock:
+        """A clock that takes its bound from `bounds` and makes a row every `sample_s`."""
+
+
+def run_agent(
+    settings: AgentSettings,
+    data: Path,
+    stop: threading.Event,
+    make: SourceMaker = make_source,
+    clock: ClockMaker | None = None,
+) -> int:
+    """Run until `stop` is set; returns the exit code.
+
+    `make` turns a collector's name into its source, `clock` makes the host's clock from who states its bound.
 
     Raises ConfigError for settings that cannot work, LockedError when another agent has `data`.
     """
     settings.validate()
-    return Agent(settings, data, make).run(stop)
+    return Agent(settings, data, make, clock).run(stop)
 
 
 class Agent:
     """All of one host's collectors, their spools in `data/agent/NAME`, and the way to the server."""
 
-    def __init__(self, settings: AgentSettings, data: Path, make: SourceMaker = make_source) -> None:
+    def __init__(
+        self, settings: AgentSettings, data: Path, make: SourceMaker = make_source, clock: ClockMaker | None = None
+    ) -> None:
         self._settings = settings
         self._folder = data / "agent"
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._host = socket.gethostname()
+        self._host = settings.host_name or socket.gethostname()
         _be_modest(settings)
-        self._clock = HostClock(sample_s=settings.clock_s)
+        self._authorities = authorities(settings.clock)
+        make_clock = clock or HostClock
+        self._clock = make_clock(self._authorities, sample_s=settings.clock_s)
         self._uplink = Uplink(settings)
         self._beat_uplink = Uplink(settings, timeout_s=min(5.0, settings.request_timeout_s))
         self._runners: list[Runner] = []
@@ -84,6 +105,8 @@ class Agent:
         try:
             if self._settings.metrics_port:
                 AgentMetrics(self._runners, self._shipper).serve(self._settings.metrics_port)
+            self._authorities.start()
+            self._clock.read()
             now = time.monotonic()
             for runner in self._runners:
                 runner.start(now)
@@ -179,6 +202,7 @@ class Agent:
     def _close(self) -> None:
         for runner in self._runners:
             runner.spool.close()
+        self._authorities.close()
         self._uplink.close()
         self._beat_uplink.close()
 

@@ -33,6 +33,14 @@ class TellsDurable(Protocol):
         """Everything up to `positions` survives a crash."""
 
 
+@runtime_checkable
+class TellsState(Protocol):
+    """A source whose availability changes while it runs, without failing."""
+
+    def state(self) -> Availability:
+        """As it is now; cheap, asked after every poll."""
+
+
 class Runner:
     """A source with its spool. All methods but `heartbeats` belong to the poll thread."""
 
@@ -102,6 +110,8 @@ class Runner:
         self._failures = 0
         if self.status.reason.startswith("failed:"):
             self.status = Availability("running")
+        if isinstance(self.source, TellsState):
+            self.status = self.source.state()
         self._positions.update(poll.positions)
         columns = [part for whole in poll.columns if len(whole) for part in split(whole, _FRAME_ROWS)]
         drops = {reason: n for reason, n in poll.drops.items() if n}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from urllib.parse import urlsplit
 
+from collector.clocks.settings import ClockSettings
 from collector.sched.settings import SchedulerSettings
 from collector.settings import ConfigError, Section
 from collector.spool.settings import SpoolSettings
@@ -29,6 +30,8 @@ class AgentSettings(Section, frozen=True, kw_only=True):
     shutdown_s: float = 10.0  # how long a stopping agent goes on sending
     clock_s: float = 5.0  # between two readings of the `clock` collector
     metrics_port: int = 0  # Prometheus text on 127.0.0.1; 0: off
+    host_name: str = ""  # this host's name in every row; empty: the system's
+    clock: ClockSettings = ClockSettings()  # who is asked for the clock's bound
     scheduler: SchedulerSettings = SchedulerSettings()  # of the collector of that name
     # Of each collector's spool, see collector.spool.settings.
     durability: str = "fsync"
@@ -58,10 +61,13 @@ class AgentSettings(Section, frozen=True, kw_only=True):
         if len(set(self.collectors)) != len(self.collectors):
             raise ConfigError("collectors", f"{list(self.collectors)} names one twice")
         self.spool().validate()
-        try:
-            self.scheduler.validate()
-        except ConfigError as error:
-            raise ConfigError(f"scheduler.{error.field}", error.problem) from error
+        if len(self.host_name) > 255 or any(c.isspace() or c == "@" for c in self.host_name):
+            raise ConfigError("host_name", f"{self.host_name!r} must have at most 255 characters, no blanks and no @")
+        for name, inner in (("scheduler", self.scheduler), ("clock", self.clock)):
+            try:
+                inner.validate()
+            except ConfigError as error:
+                raise ConfigError(f"{name}.{error.field}", error.problem) from error
 
     def spool(self) -> SpoolSettings:
         """The settings of each collector's spool."""
