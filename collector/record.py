@@ -199,8 +199,26 @@ LABEL_SETS = Table(
         Column("labels", Kind.TEXT),  # canonical JSON object, keys sorted
     ),
 )
+# What a collector saw change on its host; what people and pipelines record comes in by REST. The door adds `recorded`.
+CHANGES = Table(
+    "changes",
+    11,
+    1,
+    (
+        Column("ts_ns", Kind.I64),
+        Column("id", Kind.TEXT),  # a UUID, from `collector.changes.change_id`
+        Column("kind", Kind.TEXT),  # one of `collector.changes.KINDS`
+        Column("who", Kind.TEXT),
+        Column("what", Kind.TEXT),
+        Column("host", Kind.TEXT),
+        Column("service", Kind.TEXT),
+        Column("version", Kind.TEXT),
+        Column("url", Kind.TEXT),
+        Column("labels", Kind.TEXT),  # JSON object of texts
+    ),
+)
 
-TABLES: Mapping[str, Table] = {t.name: t for t in (STAMPS, LINKS, GAUGES, INTERVALS, CLOCK, LABEL_SETS)}
+TABLES: Mapping[str, Table] = {t.name: t for t in (STAMPS, LINKS, GAUGES, INTERVALS, CLOCK, LABEL_SETS, CHANGES)}
 TABLES_BY_WIRE_ID: Mapping[int, Table] = {t.wire_id: t for t in TABLES.values()}
 
 MAX_DICTIONARY = 65_536  # uint16 codes

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True)
 _AHEAD_NS = 366 * 86_400 * 1_000_000_000  # announced changes lie in the future
 _LIST = """
-SELECT toUnixTimestamp64Nano(ts) AS ts_ns, toString(id) AS id, kind, who, what, host, service, version, url, labels,
+SELECT toUnixTimestamp64Nano(ts) AS ts_ns, id, kind, who, what, host, service, version, url, labels,
        toUnixTimestamp64Nano(recorded) AS recorded_ns
 FROM changes
 WHERE ts >= fromUnixTimestamp64Nano({start:Int64}, 'UTC') AND ts < fromUnixTimestamp64Nano({end:Int64}, 'UTC')
@@ -58,7 +58,9 @@ def list_(run: Run, from_: FromOption = "-7d", to: ToOption = None) -> Answer:
 def record(
     run: Run,
     what: Annotated[str, typer.Argument(help="What was changed, in words.")],
-    kind: Annotated[Literal["deploy", "config", "flag", "slo", "rule"], typer.Option(help="What sort of change.")],
+    kind: Annotated[
+        Literal["deploy", "config", "flag", "slo", "rule", "network"], typer.Option(help="What sort of change.")
+    ],
     service: Annotated[str, typer.Option(help="The service, if it is about one.")] = "",
     version: Annotated[str, typer.Option(help="The version it leads to.")] = "",
     host: Annotated[str, typer.Option(help="The host, if it is about one.")] = "",

@@ -22,11 +22,11 @@ from collector.store.blocks import from_rows
 from collector.store.schema import table_types
 
 router = APIRouter(route_class=Door, tags=["changes"])
-Kind = Literal["deploy", "config", "flag", "slo", "rule"]
+Kind = Literal["deploy", "config", "flag", "slo", "rule", "network"]
 _TEXT = {"who": pl.String, "what": pl.String, "host": pl.String, "service": pl.String, "version": pl.String}
 _SCHEMA = {"ts_ns": pl.Int64, "id": pl.String, "kind": pl.String, **_TEXT, "url": pl.String, "labels": pl.String}
 _COLUMNS = (
-    "toUnixTimestamp64Nano(ts) AS ts_ns, toString(id) AS id, kind, who, what, host, service, version, url, labels, "
+    "toUnixTimestamp64Nano(ts) AS ts_ns, id, kind, who, what, host, service, version, url, labels, "
     "toUnixTimestamp64Nano(recorded) AS recorded_ns"
 )
 
@@ -41,7 +41,7 @@ class NewChange(BaseModel):
         },
     )
 
-    kind: Kind = Field(description="deploy, config, flag, slo or rule.")
+    kind: Kind = Field(description="deploy, config, flag, slo, rule or network.")
     what: str = Field(min_length=1, max_length=2_000, description="What was changed, in words.")
     who: str = Field(default="", max_length=200, description="Who did it; the token's name when left out.")
     when: str | None = Field(
@@ -72,7 +72,7 @@ class Change(Answer):
 
     ts_ns: int = Field(description="When it took effect, epoch nanoseconds.")
     id: str = Field(description="Its id.")
-    kind: str = Field(description="deploy, config, flag, slo or rule.")
+    kind: str = Field(description="deploy, config, flag, slo, rule or network.")
     who: str = Field(description="Who did it.")
     what: str = Field(description="What was changed.")
     host: str = Field(description="The host, or empty.")
@@ -164,9 +164,9 @@ def listed(
         where += " AND service = {service:String}"
         params["service"] = service
     if cursor is not None:
-        where += " AND (toUnixTimestamp64Nano(ts), toString(id)) < ({at:Int64}, {id:String})"
+        where += " AND (toUnixTimestamp64Nano(ts), id) < ({at:Int64}, {id:String})"
         params["at"], params["id"] = read_cursor(cursor, (int, str))
-    sql = f"SELECT {_COLUMNS} FROM changes WHERE {where} ORDER BY ts DESC, toString(id) DESC LIMIT {{limit:UInt32}}"  # noqa: S608 - constants only, values are bound
+    sql = f"SELECT {_COLUMNS} FROM changes WHERE {where} ORDER BY ts DESC, id DESC LIMIT {{limit:UInt32}}"  # noqa: S608 - constants only, values are bound
     rows = [_shown(row) for row in state.reader.query(sql, params).iter_rows(named=True)]
     more = len(rows) > limit
     rows = rows[:limit]
@@ -188,8 +188,17 @@ def changes_since(state: State, recorded_ns: int, limit: int) -> list[dict[str, 
     return [_shown(row) for row in rows.iter_rows(named=True)]
 
 
+def changes_of_batch(state: State, batch: int) -> list[dict[str, Any]]:
+    """Changes that a collector shipped in one batch, by the batch's 64-bit name."""
+    sql = (
+        f"SELECT {_COLUMNS} FROM changes "  # noqa: S608 - constants only
+        "WHERE batch = {batch:UInt64} ORDER BY seq LIMIT 1000"
+    )
+    return [_shown(row) for row in state.reader.query(sql, {"batch": batch}).iter_rows(named=True)]
+
+
 def _by_id(state: State, change_id: str) -> dict[str, Any] | None:
-    sql = f"SELECT {_COLUMNS} FROM changes WHERE toString(changes.id) = {{id:String}} LIMIT 1"  # noqa: S608 - constants only
+    sql = f"SELECT {_COLUMNS} FROM changes WHERE id = {{id:String}} LIMIT 1"  # noqa: S608 - constants only
     frame = state.reader.query(sql, {"id": change_id})
     return None if frame.is_empty() else frame.row(0, named=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from contextlib import suppress
 from typing import Annotated, Any
 
 import msgspec
@@ -15,6 +16,7 @@ from api.answers import Answer
 from api.door import Door, StateDep, opens_for
 from api.ingest_queue import IngestFullError
 from api.problems import ProblemError, bad_parameter
+from api.routes.changes import changes_of_batch
 from api.state import State
 from collector.heartbeat import Heartbeat
 from collector.keys import hash64
@@ -140,7 +142,16 @@ async def _land(state: State, batch: str, name: str, host: str, attempt: int, bo
         state.metrics.bytes.inc(len(body))
         for result in ("stored", "quarantined", "dropped"):
             state.metrics.events.labels(result).inc(getattr(landed, result))
+        if "changes" in landed.tables:
+            await loop.run_in_executor(state.pool, lambda: _tell_changes(state, batch))
     return {name: getattr(landed, name) for name in Landed.model_fields}
+
+
+def _tell_changes(state: State, batch: str) -> None:
+    """Publish the batch's changes to whoever follows; a reader that misses them reads them from the store."""
+    with suppress(StoreError):
+        for row in changes_of_batch(state, hash64("batch", batch)):
+            state.broker.publish("change", row)
 
 
 def _unavailable(state: State) -> ProblemError:

@@ -63,6 +63,7 @@ class Landed(msgspec.Struct, frozen=True):
     quarantined: int
     dropped: int
     boot_id: str
+    tables: tuple[str, ...] = ()  # with rows of this batch that this call stored
 
 
 class Landing:
@@ -104,7 +105,8 @@ class Landing:
         if quarantined:
             log.warning("rows quarantined", batch=batch_id, collector=name, host=host, reasons=outcome.reasons)
         return Landed(
-            batch_id, "stored", batch.events, sum(outcome.rows.values()), quarantined, dropped, boot_id
+            batch_id, "stored", batch.events, sum(outcome.rows.values()), quarantined, dropped, boot_id,
+            tuple(outcome.rows),
         )  # fmt: skip
 
     def find(self, batch_id: str) -> dict[str, Any] | None:
@@ -129,7 +131,7 @@ class Landing:
             verdict = judge(columns, self._points, bounds)
             good = columns if not verdict.any() else columns.take(verdict == Reason.OK)
             if len(good):
-                self._insert_rows(batch, table, good, f"{batch.id}#{attempt}#{table}{suffix}")
+                self._insert_rows(batch, table, good, f"{batch.id}#{attempt}#{table}{suffix}", received_ns)
                 outcome.stored(table, good)
             if len(good) < len(columns):
                 bad += quarantine_rows(batch, columns, verdict, bounds, received_ns, outcome)
@@ -138,14 +140,16 @@ class Landing:
             self._store.insert("quarantine", block, token=f"{batch.id}#{attempt}#quarantine{suffix}")
         return outcome
 
-    def _insert_rows(self, batch: Batch, table: str, columns: Columns, token: str) -> None:
+    def _insert_rows(self, batch: Batch, table: str, columns: Columns, token: str, received_ns: int) -> None:
         types = table_types()[table]
         n = len(columns)
-        extra = (
+        extra: tuple[BlockColumn, ...] = (
             BlockColumn("batch", types["batch"], np.full(n, batch.name, np.uint64)),
             BlockColumn("seq", types["seq"], seqs_of(columns)),
             constant("cut_day", types["cut_day"], batch.cut_day, n),
         )
+        if "recorded" in types:  # what follows the changes goes by when they came, not by when they happened
+            extra += (constant("recorded", types["recorded"], received_ns, n),)
         self._store.insert(table, from_columns(types, columns, extra), token=token)
 
     def _duplicate(self, batch: Batch, row: Mapping[str, Any], boot_id: str) -> Landed:

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from collector.changes import KINDS, is_change
 from collector.keys import hash64
 from collector.points import Point
 from collector.record import Cache, Columns, Kind, Mode, Outcome
@@ -33,6 +34,7 @@ class Reason(IntEnum):
     NEGATIVE_DURATION = 6
     TEXT_TOO_LONG = 7
     BAD_LABEL_SET = 8
+    BAD_CHANGE = 9
 
     @property
     def text(self) -> str:
@@ -77,6 +79,9 @@ def judge(columns: Columns, points: Mapping[str, Point], bounds: Bounds) -> NDAr
     if columns.table.name == "label_sets":
         pairs = zip(values["label_set"].tolist(), columns.text("labels"), strict=True)
         mark(np.array([not _is_label_set(*pair) for pair in pairs], np.bool_), Reason.BAD_LABEL_SET)
+    if columns.table.name == "changes":
+        parts = zip(*(columns.text(name) for name in ("id", "kind", "url", "labels")), strict=True)
+        mark(np.array([not is_change(*part) for part in parts], np.bool_), Reason.BAD_CHANGE)
     return verdict
 
 
@@ -99,6 +104,8 @@ def explain(reason: Reason, row: Mapping[str, Any], bounds: Bounds) -> str:
         return f"a text is longer than {MAX_TEXT} characters ({MAX_LABELS} for labels)"
     if reason is Reason.BAD_LABEL_SET:
         return "labels must be a canonical JSON object of texts, and label_set its hash64('labels', labels)"
+    if reason is Reason.BAD_CHANGE:
+        return f"a change needs a UUID, a kind of {', '.join(KINDS)}, a url of http(s) or none, labels of texts"
     return "a number is not finite"
 
 

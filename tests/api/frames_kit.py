@@ -8,7 +8,7 @@ from typing import Any
 
 from collector.frames import Stream, encode
 from collector.keys import hash64
-from collector.record import STAMPS, Columns
+from collector.record import STAMPS, Columns, Table
 
 FRAMES = "application/vnd.tailsight.frames"
 
@@ -35,10 +35,13 @@ class Agent:
         self.boot = boot
         self.next = 0
 
-    def batch(self, rows: list[dict[str, Any]]) -> tuple[dict[str, str], bytes]:
-        first, self.next = self.next, self.next + len(rows)
+    def batch(self, rows: list[dict[str, Any]], table: Table = STAMPS) -> tuple[dict[str, str], bytes]:
+        return self.columns(Columns.from_rows(table, rows))
+
+    def columns(self, columns: Columns) -> tuple[dict[str, str], bytes]:
+        first, self.next = self.next, self.next + len(columns)
         body = encode(
-            Columns.from_rows(STAMPS, rows),
+            columns,
             stream=Stream(self.collector, self.boot),
             seq_first=first,
             created_ns=time.time_ns(),

@@ -12,6 +12,7 @@ import httpx
 import polars as pl
 import pytest
 
+from collector.changes import Change, change_columns, change_id
 from tests.api.frames_kit import Agent, stamp
 from tests.api.live import Live, running
 
@@ -174,6 +175,31 @@ def test_a_change_with_its_own_id_is_recorded_once(client: httpx.Client) -> None
     assert client.post("/v1/changes", json=body | {"what": "engine 3"}).status_code == 409
     all_changes = client.get("/v1/changes?limit=1000").json()["changes"]
     assert [c["id"] for c in all_changes].count(body["id"]) == 1
+
+
+def test_changes_that_a_collector_ships_are_listed_beside_the_recorded_ones(live: Live, client: httpx.Client) -> None:
+    agent, service, now = Agent(), f"s-{uuid.uuid4()}", time.time_ns()
+    posted = client.post("/v1/changes", json={"kind": "deploy", "what": "posted", "service": service}).json()
+    shipped = [
+        Change(
+            now, "config", "governor of cpu 0: performance -> powersave", "agent", "h1", service, labels={"item": "x"}
+        ),
+        Change(now + 1, "network", "10.0.0.1 -> 10.0.0.2: 3 hops -> 4 hops", "agent", "h1", service),
+    ]
+    headers, body = agent.columns(change_columns(shipped))
+    for attempt in range(3):  # the answer was lost twice
+        headers["Tailsight-Attempt"] = str(attempt)
+        assert client.post("/v1/ingest", headers=headers, content=body).status_code == 200
+    got = client.get("/v1/changes", params={"service": service, "to": str(now + 10**10)}).json()["changes"]
+    assert {c["what"] for c in got} == {"posted", *(c.what for c in shipped)}
+    assert len(got) == 3
+    one = next(c for c in got if c["kind"] == "config")
+    assert one["id"] == change_id(shipped[0])
+    assert (one["host"], one["labels"], one["ts_ns"]) == ("h1", {"item": "x"}, now)
+    assert one["recorded_ns"] >= now
+    # Whoever follows the stream gets it too, once.
+    told = [event["id"] for _, _, event in sse(live, posted["recorded_ns"], 3)]
+    assert told == [posted["id"], *(change_id(c) for c in shipped)]
 
 
 @pytest.mark.parametrize("how", ["format", "accept"])

@@ -137,19 +137,23 @@ ORDER BY label_set
 TTL cut_day + INTERVAL {retention.label_sets} HOUR
 SETTINGS {durable};
 
--- Who changed what and when: deploy, config, flag, SLO, rule. Appended by people and machines.
+-- Who changed what and when: deploy, config, flag, SLO, rule, network. Appended by people and machines (batch = 0), and
+-- shipped by collectors that saw a change. `recorded` is when it came here: what follows the stream goes by it.
 CREATE TABLE IF NOT EXISTS changes (
     ts        DateTime64(9, 'UTC')   CODEC(Delta, ZSTD(1)),
-    id        UUID,
-    kind      LowCardinality(String),
+    id        String                 CODEC(ZSTD(1)),
+    kind      LowCardinality(String) CODEC(ZSTD(1)),
     who       String                 CODEC(ZSTD(1)),
     what      String                 CODEC(ZSTD(1)),
-    host      LowCardinality(String),
-    service   LowCardinality(String),
+    host      LowCardinality(String) CODEC(ZSTD(1)),
+    service   LowCardinality(String) CODEC(ZSTD(1)),
     version   String                 CODEC(ZSTD(1)),
     url       String                 CODEC(ZSTD(1)),
     labels    String                 CODEC(ZSTD(1)),
-    recorded  DateTime64(9, 'UTC')
+    recorded  DateTime64(9, 'UTC')   CODEC(Delta, ZSTD(1)),
+    batch     UInt64                 CODEC(ZSTD(1)),
+    seq       UInt64                 CODEC(Delta, ZSTD(1)),
+    cut_day   Date DEFAULT toDate(recorded) CODEC(ZSTD(1))
 ) ENGINE = MergeTree
 PARTITION BY toYYYYMM(recorded)
 ORDER BY (ts, id)

@@ -22,7 +22,7 @@ from collector.frames import Stream, encode
 from collector.keys import hash64
 from collector.landing import Landed, Landing, LandingSettings, RejectedError, record_heartbeats
 from collector.points import BUILT_IN, Point
-from collector.record import CLOCK, GAUGES, INTERVALS, LABEL_SETS, LINKS, STAMPS, Columns, DropReason, Table
+from collector.record import CHANGES, CLOCK, GAUGES, INTERVALS, LABEL_SETS, LINKS, STAMPS, Columns, DropReason, Table
 from collector.settings import ConfigError, section
 from collector.store import OutcomeUnknownError, StoreError
 from collector.store.embedded import EmbeddedStore, open_embedded
@@ -36,6 +36,11 @@ ROOT = Path(__file__).parents[3]
 
 def stamp(n: int, **changed: Any) -> dict[str, Any]:
     return {"ts_ns": NOW - S + n, "key": n, "point": "tap", "host": "a", "service": "s", "outcome": 1, **changed}
+
+
+def changed(**other: Any) -> dict[str, Any]:
+    told = {"id": str(uuid.uuid4()), "kind": "config", "who": "agent", "what": "governor: powersave", "labels": "{}"}
+    return {"ts_ns": NOW, **told, **other}
 
 
 class Sender:
@@ -92,14 +97,15 @@ def test_every_table_lands_once(store: EmbeddedStore, landing: Landing, sender: 
         (INTERVALS, [{"ts_ns": NOW, "duration_ns": 5, "kind": "run_queue"}]),
         (CLOCK, [{"ts_ns": NOW, "clock": "MONOTONIC", "event": "sample", "frequency_ppb": 0.5}]),
         (LABEL_SETS, [{"label_set": hash64("labels", labels), "labels": labels}]),
+        (CHANGES, [changed()]),
         (STAMPS, [stamp(3, host="b", service="other")]),
     )
     landed = land(landing, batch)
     assert (landed.status, landed.events, landed.stored, landed.quarantined, landed.dropped) == (
-        "stored", 1_000_008, 8, 0, 1_000_000,
+        "stored", 1_000_009, 9, 0, 1_000_000,
     )  # fmt: skip
     assert landed.boot_id == store.boot_id()
-    assert rows(store, batch) == [0, 1, 1_000_007]
+    assert rows(store, batch) == [0, 1, 1_000_008]
     got = store.query(
         "SELECT host, service, point FROM stamps WHERE batch = {b:UInt64} ORDER BY seq",
         {"b": hash64("batch", batch[0])},
@@ -108,14 +114,14 @@ def test_every_table_lands_once(store: EmbeddedStore, landing: Landing, sender: 
     row = landing.find(batch[0])
     assert row is not None
     assert dict(zip(row["tables"], row["table_rows"], strict=True)) == {
-        "stamps": 3, "links": 1, "gauges": 1, "intervals": 1, "clock": 1, "label_sets": 1,
+        "stamps": 3, "links": 1, "gauges": 1, "intervals": 1, "clock": 1, "label_sets": 1, "changes": 1,
     }  # fmt: skip
     assert (row["reasons"], row["reason_counts"]) == (["ring_overwritten"], [1_000_000])
     assert (row["first_ns"], row["last_ns"], row["cut_ns"]) == (NOW - S + 1, NOW, NOW)
 
     again = land(landing, batch, attempt=3)
-    assert (again.status, again.stored, again.dropped) == ("duplicate", 8, 1_000_000)
-    assert rows(store, batch) == [0, 1, 1_000_007]
+    assert (again.status, again.stored, again.dropped) == ("duplicate", 9, 1_000_000)
+    assert rows(store, batch) == [0, 1, 1_000_008]
     assert (
         store.query("SELECT count() FROM batches WHERE collector = {c:UUID}", {"c": sender.stream.collector}).item()
         == 1
@@ -140,6 +146,11 @@ POISON: list[tuple[str, Table, dict[str, Any]]] = [
     ("bad_label_set", LABEL_SETS, {"label_set": 1, "labels": '{"a":"b"}'}),
     ("bad_label_set", LABEL_SETS, {"label_set": hash64("labels", '{"b":"1","a":"2"}'), "labels": '{"b":"1","a":"2"}'}),
     ("bad_label_set", LABEL_SETS, {"label_set": hash64("labels", "["), "labels": "["}),
+    ("bad_change", CHANGES, changed(id="7")),
+    ("bad_change", CHANGES, changed(kind="gossip")),
+    ("bad_change", CHANGES, changed(url="javascript:alert(1)")),
+    ("bad_change", CHANGES, changed(labels='{"a":1}')),
+    ("time_out_of_range", CHANGES, changed(ts_ns=NOW + 61 * S)),
 ]
 
 
@@ -243,7 +254,7 @@ class Failing:
 @given(
     faults=st.lists(
         st.dictionaries(
-            st.sampled_from(["stamps", "links", "gauges", "quarantine", "batches"]),
+            st.sampled_from(["stamps", "links", "gauges", "changes", "quarantine", "batches"]),
             st.sampled_from(["refused", "lost", "done"]),
             min_size=1,
             max_size=3,
@@ -264,6 +275,7 @@ def test_whatever_fails_between_each_row_is_there_once(
         (STAMPS, [stamp(n) for n in range(6)] + [stamp(7, point="later"), stamp(8, ts_ns=-1)]),
         (LINKS, [{"ts_ns": NOW, "parent": 1, "child": 2}]),
         (GAUGES, [{"ts_ns": NOW - 10 * 86_400 * S + S, "value": 1.0}]),
+        (CHANGES, [changed(), changed(kind="gossip")]),
         (DropReason.TORN, 2),
     )
     landed = None
@@ -277,8 +289,9 @@ def test_whatever_fails_between_each_row_is_there_once(
                 landing = Landing(failing, points)  # type: ignore[arg-type]
     assert landed is not None
     stored = rows(store, batch) + rows(store, batch, "links") + rows(store, batch, "gauges")
+    stored += rows(store, batch, "changes")
     refused = list(quarantine(store, batch))
-    assert sorted(stored + refused) == list(range(10))
+    assert sorted(stored + refused) == list(range(12))
     assert (landed.stored, landed.quarantined, landed.dropped) == (len(stored), len(refused), 2)
     assert landed.status == "duplicate"
     ledger = store.query(
@@ -286,7 +299,7 @@ def test_whatever_fails_between_each_row_is_there_once(
         "WHERE batch = {b:UInt64}",
         {"b": hash64("batch", batch[0])},
     )
-    assert ledger.rows() == [(12, 12, 2 + len(refused))]
+    assert ledger.rows() == [(14, 14, 2 + len(refused))]
 
 
 def test_completeness_is_by_second_of_cutting(store: EmbeddedStore, landing: Landing, sender: Sender) -> None:
