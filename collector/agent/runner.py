@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import structlog
@@ -31,6 +32,14 @@ class TellsDurable(Protocol):
 
     def durable(self, positions: Mapping[str, int]) -> Collection[str] | None:
         """Everything up to `positions` survives a crash."""
+
+
+@runtime_checkable
+class TakesFolder(Protocol):
+    """A source that keeps files of its own, or is asked things through them."""
+
+    def use_folder(self, folder: Path) -> None:
+        """The agent's folder, DIR/agent; called once, before `start`."""
 
 
 class Runner:
