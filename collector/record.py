@@ -199,6 +199,49 @@ LABEL_SETS = Table(
         Column("labels", Kind.TEXT),  # canonical JSON object, keys sorted
     ),
 )
+# What one direction of a flow did in a period, as a tap saw it. One row without addresses counts the flows beyond the
+# tap's bound. TCP figures are null where the flow is not TCP or was not analysed.
+FLOWS = Table(
+    "flows",
+    8,
+    1,
+    (
+        Column("ts_ns", Kind.I64),  # start of the period
+        Column("duration_ns", Kind.I64),
+        Column("host", Kind.TEXT),
+        Column("tap", Kind.TEXT),
+        Column("interface", Kind.TEXT),
+        Column("direction", Kind.TEXT),  # in, out; empty: both were seen
+        Column("time_source", Kind.TEXT),  # sw, hw
+        Column("source", Kind.TEXT),
+        Column("target", Kind.TEXT),
+        Column("source_port", Kind.U16),
+        Column("target_port", Kind.U16),
+        Column("protocol", Kind.U8),
+        Column("vlan", Kind.U16, nullable=True),
+        Column("packets", Kind.U64),
+        Column("bytes", Kind.U64),  # on the wire, without preamble and checksum
+        Column("hops", Kind.U8, nullable=True),  # guessed from the TTL
+        Column("ttl_min", Kind.U8, nullable=True),
+        Column("ttl_max", Kind.U8, nullable=True),
+        Column("dscp_min", Kind.U8, nullable=True),
+        Column("dscp_max", Kind.U8, nullable=True),
+        Column("coverage", Kind.F64),  # share of the tap's packets in the period that its ring did not lose
+        Column("retransmissions", Kind.U32, nullable=True),
+        Column("fast_retransmissions", Kind.U32, nullable=True),
+        Column("spurious_retransmissions", Kind.U32, nullable=True),
+        Column("out_of_order", Kind.U32, nullable=True),
+        Column("duplicate_acks", Kind.U32, nullable=True),
+        Column("lost_segments", Kind.U32, nullable=True),
+        Column("zero_windows", Kind.U32, nullable=True),
+        Column("handshake_ns", Kind.I64, nullable=True),
+        Column("rtt_samples", Kind.U32, nullable=True),
+        Column("rtt_min_ns", Kind.I64, nullable=True),
+        Column("rtt_p50_ns", Kind.I64, nullable=True),
+        Column("rtt_p99_ns", Kind.I64, nullable=True),
+        Column("rtt_max_ns", Kind.I64, nullable=True),
+    ),
+)
 # What a collector saw change on its host; what people and pipelines record comes in by REST. The door adds `recorded`.
 CHANGES = Table(
     "changes",
@@ -218,7 +261,17 @@ CHANGES = Table(
     ),
 )
 
-TABLES: Mapping[str, Table] = {t.name: t for t in (STAMPS, LINKS, GAUGES, INTERVALS, CLOCK, LABEL_SETS, CHANGES)}
+_ALL = (
+    STAMPS,
+    LINKS,
+    GAUGES,
+    INTERVALS,
+    CLOCK,
+    LABEL_SETS,
+    FLOWS,
+    CHANGES,
+)
+TABLES: Mapping[str, Table] = {t.name: t for t in _ALL}
 TABLES_BY_WIRE_ID: Mapping[int, Table] = {t.wire_id: t for t in TABLES.values()}
 
 MAX_DICTIONARY = 65_536  # uint16 codes

@@ -35,14 +35,18 @@ def documented(name: str) -> dict[str, Any]:
     return {key: tomllib.loads(f"x = {default}")["x"] for key, default in rows}
 
 
-def defaults(kind: type[Section]) -> dict[str, Any]:
+def flattened(document: dict[str, Any], before: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
-    for key, value in msgspec.to_builtins(kind()).items():
-        if isinstance(value, dict):
-            flat |= {f"{key}.{inner}": list(v) if isinstance(v, tuple) else v for inner, v in value.items()}
+    for key, value in document.items():
+        if isinstance(value, dict) and value:
+            flat |= flattened(value, f"{before}{key}.")
         else:
-            flat[key] = list(value) if isinstance(value, tuple) else value
+            flat[before + key] = list(value) if isinstance(value, tuple) else value
     return flat
+
+
+def defaults(kind: type[Section]) -> dict[str, Any]:
+    return flattened(msgspec.to_builtins(kind()))
 
 
 @pytest.mark.parametrize("name", SECTIONS)
@@ -54,11 +58,11 @@ def test_every_setting_is_documented_with_its_default(name: str) -> None:
 def test_the_documented_defaults_are_accepted(name: str) -> None:
     nested: dict[str, Any] = {}
     for key, value in documented(name).items():
-        head, _, tail = key.partition(".")
-        if tail:
-            nested.setdefault(head, {})[tail] = value
-        else:
-            nested[head] = value
+        *heads, tail = key.split(".")
+        place = nested
+        for head in heads:
+            place = place.setdefault(head, {})
+        place[tail] = value
     section(nested, SECTIONS[name], name)
 
 

@@ -61,6 +61,12 @@ def _scheduler(settings: AgentSettings, host: str, clock: HostClock) -> Source: 
     return SchedulerSource(host, lambda: _commands(ring_dir(settings)), settings.scheduler)
 
 
+def _packet(settings: AgentSettings, host: str, clock: HostClock) -> Source:  # noqa: ARG001 - one signature for all
+    from collector.packet.live.source import PacketSource
+
+    return PacketSource(host, settings.packet)
+
+
 def _commands(rings: Path) -> dict[int, str]:
     """The command names of the programs that stamp, by process: what their threads' delays are counted under."""
     from collector.sources.ring_processes import stamping
@@ -82,6 +88,7 @@ REGISTRY: Mapping[str, Callable[[AgentSettings, str, HostClock], Source]] = {
     "probe": _probe,
     "schedstat": _schedstat,
     "scheduler": _scheduler,
+    "packet": _packet,
     "clock": _clock,
 }
 

@@ -19,7 +19,7 @@ import structlog
 
 from collector.agent.metrics import AgentMetrics, write_status
 from collector.agent.registry import make_source
-from collector.agent.runner import Runner
+from collector.agent.runner import Runner, TakesFolder
 from collector.agent.settings import AgentSettings
 from collector.clock import BoundSource, HostClock
 from collector.clocks.authorities import authorities
@@ -82,6 +82,8 @@ class Agent:
         try:
             for name in settings.collectors:
                 source = make(name, settings, self._host, self._clock)
+                if isinstance(source, TakesFolder):
+                    source.use_folder(self._folder)
                 self._runners.append(Runner(source, Spool(self._folder / name, settings.spool()), self._host))
         except BaseException:
             self._close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import structlog
@@ -39,6 +40,14 @@ class TellsState(Protocol):
 
     def state(self) -> Availability:
         """As it is now; cheap, asked after every poll."""
+
+
+@runtime_checkable
+class TakesFolder(Protocol):
+    """A source that keeps files of its own, or is asked things through them."""
+
+    def use_folder(self, folder: Path) -> None:
+        """The agent's folder, DIR/agent; called once, before `start`."""
 
 
 class Runner:

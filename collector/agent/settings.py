@@ -6,6 +6,7 @@ import ipaddress
 from urllib.parse import urlsplit
 
 from collector.clocks.settings import ClockSettings
+from collector.packet.live.settings import PacketSettings
 from collector.sched.settings import SchedulerSettings
 from collector.settings import ConfigError, Section
 from collector.spool.settings import SpoolSettings
@@ -33,6 +34,7 @@ class AgentSettings(Section, frozen=True, kw_only=True):
     host_name: str = ""  # this host's name in every row; empty: the system's
     clock: ClockSettings = ClockSettings()  # who is asked for the clock's bound
     scheduler: SchedulerSettings = SchedulerSettings()  # of the collector of that name
+    packet: PacketSettings = PacketSettings()  # likewise
     # Of each collector's spool, see collector.spool.settings.
     durability: str = "fsync"
     when_full: str = "block"  # block | drop_oldest | drop_newest
@@ -63,9 +65,14 @@ class AgentSettings(Section, frozen=True, kw_only=True):
         self.spool().validate()
         if len(self.host_name) > 255 or any(c.isspace() or c == "@" for c in self.host_name):
             raise ConfigError("host_name", f"{self.host_name!r} must have at most 255 characters, no blanks and no @")
-        for name, inner in (("scheduler", self.scheduler), ("clock", self.clock)):
+        parts: tuple[tuple[str, Section], ...] = (
+            ("clock", self.clock),
+            ("packet", self.packet),
+            ("scheduler", self.scheduler),
+        )
+        for name, part in parts:
             try:
-                inner.validate()
+                part.validate()
             except ConfigError as error:
                 raise ConfigError(f"{name}.{error.field}", error.problem) from error
 

@@ -59,12 +59,12 @@ def quantiles(samples: NDArray[np.int64], levels: tuple[float, ...]) -> list[int
 def analyse_rows(rows: TcpRows) -> Iterator[tuple[NDArray[Any], TcpAnalysis]]:
     """Analyse whole flows, some at a time: figures per conversation (dtype CONVERSATION) and the analysis itself."""
     rows = by_flow(rows)
-    for piece in _pieces(rows):
+    for piece in pieces(rows):
         analysis = analyse_tcp(piece)
         yield _figures(piece, analysis), analysis
 
 
-def _pieces(rows: TcpRows) -> Iterator[TcpRows]:
+def pieces(rows: TcpRows) -> Iterator[TcpRows]:
     """Cut between flows, about every `_PIECE` rows; a longer flow is one piece."""
     if not len(rows):
         return

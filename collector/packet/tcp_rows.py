@@ -38,7 +38,7 @@ class TcpRows:
     def __len__(self) -> int:
         return len(self.flow)
 
-    def take(self, index: NDArray[np.int64] | slice) -> TcpRows:
+    def take(self, index: NDArray[np.int64] | NDArray[np.bool_] | slice) -> TcpRows:
         """The rows at `index`."""
         return TcpRows(*(getattr(self, name)[index] for name in TcpRows.__slots__))
 

@@ -175,7 +175,7 @@ def test_two_agents_on_one_folder_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_collector_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no collector 'nic'; known are probe, schedstat, scheduler, clock"):
+    with pytest.raises(ConfigError, match="no collector 'nic'; known are probe, schedstat, scheduler, packet, clock"):
         run_agent(AgentSettings(collectors=("nic",), nice=0), tmp_path, threading.Event())
 
 

@@ -126,6 +126,51 @@ ORDER BY (host, clock, ts)
 TTL toDateTime(ts) + INTERVAL {retention.clock} HOUR
 SETTINGS {durable};
 
+-- What one direction of a flow did in a period, as a tap saw it.
+CREATE TABLE IF NOT EXISTS flows (
+    ts                        DateTime64(9, 'UTC')   CODEC(Delta, ZSTD(1)),
+    duration_ns               Int64                  CODEC(T64, ZSTD(1)),
+    host                      LowCardinality(String) CODEC(ZSTD(1)),
+    tap                       LowCardinality(String) CODEC(ZSTD(1)),
+    interface                 LowCardinality(String) CODEC(ZSTD(1)),
+    direction                 LowCardinality(String) CODEC(ZSTD(1)),
+    time_source               LowCardinality(String) CODEC(ZSTD(1)),
+    source                    String                 CODEC(ZSTD(1)),
+    target                    String                 CODEC(ZSTD(1)),
+    source_port               UInt16                 CODEC(ZSTD(1)),
+    target_port               UInt16                 CODEC(ZSTD(1)),
+    protocol                  UInt8                  CODEC(ZSTD(1)),
+    vlan                      Nullable(UInt16)       CODEC(ZSTD(1)),
+    packets                   UInt64                 CODEC(T64, ZSTD(1)),
+    bytes                     UInt64                 CODEC(T64, ZSTD(1)),
+    hops                      Nullable(UInt8)        CODEC(ZSTD(1)),
+    ttl_min                   Nullable(UInt8)        CODEC(ZSTD(1)),
+    ttl_max                   Nullable(UInt8)        CODEC(ZSTD(1)),
+    dscp_min                  Nullable(UInt8)        CODEC(ZSTD(1)),
+    dscp_max                  Nullable(UInt8)        CODEC(ZSTD(1)),
+    coverage                  Float64                CODEC(ZSTD(1)),
+    retransmissions           Nullable(UInt32)       CODEC(ZSTD(1)),
+    fast_retransmissions      Nullable(UInt32)       CODEC(ZSTD(1)),
+    spurious_retransmissions  Nullable(UInt32)       CODEC(ZSTD(1)),
+    out_of_order              Nullable(UInt32)       CODEC(ZSTD(1)),
+    duplicate_acks            Nullable(UInt32)       CODEC(ZSTD(1)),
+    lost_segments             Nullable(UInt32)       CODEC(ZSTD(1)),
+    zero_windows              Nullable(UInt32)       CODEC(ZSTD(1)),
+    handshake_ns              Nullable(Int64)        CODEC(ZSTD(1)),
+    rtt_samples               Nullable(UInt32)       CODEC(ZSTD(1)),
+    rtt_min_ns                Nullable(Int64)        CODEC(ZSTD(1)),
+    rtt_p50_ns                Nullable(Int64)        CODEC(ZSTD(1)),
+    rtt_p99_ns                Nullable(Int64)        CODEC(ZSTD(1)),
+    rtt_max_ns                Nullable(Int64)        CODEC(ZSTD(1)),
+    batch                     UInt64                 CODEC(ZSTD(1)),
+    seq                       UInt64                 CODEC(Delta, ZSTD(1)),
+    cut_day                   Date                   CODEC(ZSTD(1))
+) ENGINE = MergeTree
+PARTITION BY cut_day
+ORDER BY (toStartOfMinute(ts), host, tap, source, target)
+TTL toDateTime(ts) + INTERVAL {retention.flows} HOUR
+SETTINGS {durable};
+
 -- Interned label sets: the same set has the same id everywhere (hash64('labels', canonical JSON)).
 CREATE TABLE IF NOT EXISTS label_sets (
     label_set  UInt64,
