@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,13 +83,17 @@ class DecodedColumns:
         message_row: int64[k], position in the unit columns of each message.
         message_at, message_len: int64[k], where its body lies in the data, and how long it is.
         kind: uint16[k], code of its type in `kinds`.
-        instrument: uint64[k], the instrument as the wire names it (a number, or the bytes of a symbol read as one
-            little-endian); 0 where a message has none.
-        digest: uint64[m], of the unit's content: equal numbers with unequal digests have diverged.
+        instrument_row: int64[j], position in the unit columns of each update of an instrument; a message may have
+            several.
+        instrument: uint64[j], the instrument as the wire names it: its number, or the first 8 bytes of its symbol read
+            as one little-endian number.
+        digest: uint64[m], of the unit's content: equal numbers with unequal digests have diverged; empty where the
+            decoder was told to leave it out, as is `key`.
         kinds: type names by code.
         sessions: session texts by number.
         faults: datagrams by why they were not decoded to their end.
         unknown: messages of a type that the protocol does not declare.
+        malformed: messages of a declared type that are shorter than its fields.
         version: the largest schema version seen, where the protocol has one.
         sampled, sampled_of: messages that scapy dissected, and of how many with a variable layout.
         sample_errors: of the sampled ones, how many scapy could not dissect.
@@ -105,12 +109,14 @@ class DecodedColumns:
     message_at: Ints
     message_len: Ints
     kind: NDArray[np.uint16]
+    instrument_row: Ints
     instrument: NDArray[np.uint64]
     digest: NDArray[np.uint64]
     kinds: list[str]
     sessions: Mapping[int, str]
     faults: dict[Fault, int] = field(default_factory=dict)
     unknown: int = 0
+    malformed: int = 0
     version: int | None = None
     sampled: int = 0
     sampled_of: int = 0
@@ -129,6 +135,11 @@ class Decoder(Protocol):
     """Decodes datagrams of one protocol. Not thread-safe: it remembers what it has named."""
 
     name: str
+    # The zone of its times where they count from midnight (`collector.decode.Decoder.time_ns` is then the ns of the
+    # day); "" = epoch. `bits` of a sequence number, and whether a session is on the wire.
+    time_zone: str
+    sequence_bits: int
+    sessions: bool
 
     def decode(self, data: NDArray[np.uint8], starts: Ints, lengths: Ints) -> DecodedColumns:
         """The messages of the datagrams `data[starts[i] : starts[i] + lengths[i]]`.
@@ -137,5 +148,5 @@ class Decoder(Protocol):
         `data` need not have anything behind the last datagram.
         """
 
-    def describe(self, code: int) -> Any:
-        """The text of an instrument number, as the wire has it."""
+    def describe(self, instrument: int) -> str:
+        """The text of an instrument, as the wire has it."""
