@@ -56,6 +56,12 @@ def _scheduler(settings: AgentSettings, host: str, clock: HostClock) -> Source: 
     return SchedulerSource(host, lambda: _commands(ring_dir(settings)), settings.scheduler)
 
 
+def _feeds(settings: AgentSettings, host: str, clock: HostClock) -> Source:  # noqa: ARG001 - one signature for all
+    from collector.feeds.source import FeedsSource
+
+    return FeedsSource(settings.feeds, host)
+
+
 def _commands(rings: Path) -> dict[int, str]:
     """The command names of the programs that stamp, by process: what their threads' delays are counted under."""
     from collector.sources.ring_processes import stamping
@@ -77,6 +83,7 @@ REGISTRY: Mapping[str, Callable[[AgentSettings, str, HostClock], Source]] = {
     "probe": _probe,
     "schedstat": _schedstat,
     "scheduler": _scheduler,
+    "feeds": _feeds,
     "clock": _clock,
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from urllib.parse import urlsplit
 
+from collector.feeds.settings import FeedsSettings
 from collector.sched.settings import SchedulerSettings
 from collector.settings import ConfigError, Section
 from collector.spool.settings import SpoolSettings
@@ -30,6 +31,7 @@ class AgentSettings(Section, frozen=True, kw_only=True):
     clock_s: float = 5.0  # between two readings of the `clock` collector
     metrics_port: int = 0  # Prometheus text on 127.0.0.1; 0: off
     scheduler: SchedulerSettings = SchedulerSettings()  # of the collector of that name
+    feeds: FeedsSettings = FeedsSettings()  # of the collector of that name
     # Of each collector's spool, see collector.spool.settings.
     durability: str = "fsync"
     when_full: str = "block"  # block | drop_oldest | drop_newest
@@ -58,10 +60,11 @@ class AgentSettings(Section, frozen=True, kw_only=True):
         if len(set(self.collectors)) != len(self.collectors):
             raise ConfigError("collectors", f"{list(self.collectors)} names one twice")
         self.spool().validate()
-        try:
-            self.scheduler.validate()
-        except ConfigError as error:
-            raise ConfigError(f"scheduler.{error.field}", error.problem) from error
+        for name in ("scheduler", "feeds"):
+            try:
+                getattr(self, name).validate()
+            except ConfigError as error:
+                raise ConfigError(f"{name}.{error.field}", error.problem) from error
 
     def spool(self) -> SpoolSettings:
         """The settings of each collector's spool."""

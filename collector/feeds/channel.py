@@ -162,6 +162,11 @@ class Channel:
             self._follow(got, lines, times, good, sent)
         return got
 
+    def unread(self, line: int, datagrams: int) -> None:
+        """Count datagrams that came and could not be read: longer than there was room for."""
+        self._sums["datagrams"][line] += datagrams
+        self._sums["errors"][line] += datagrams
+
     def _follow(
         self, got: DecodedColumns, lines: Ints, times: Ints, good: NDArray[np.bool_], sent: Ints | None
     ) -> None:

@@ -52,6 +52,7 @@ class Retention(Section, frozen=True, kw_only=True):
     gauges: int = 168
     intervals: int = 168
     clock: int = 720
+    feeds: int = 720
     label_sets: int = 17_520
     changes: int = 17_520
     kpis: int = 17_520
