@@ -199,6 +199,56 @@ LABEL_SETS = Table(
         Column("labels", Kind.TEXT),  # canonical JSON object, keys sorted
     ),
 )
+# One interval of one line of a feed's channel, line "" being all lines after arbitration. Sums and largest values, so
+# that intervals and lines can be added up: docs/feeds.md.
+FEEDS = Table(
+    "feeds",
+    9,
+    1,
+    (
+        Column("ts_ns", Kind.I64),
+        Column("duration_ns", Kind.I64),
+        Column("channel", Kind.TEXT),
+        Column("line", Kind.TEXT),
+        Column("protocol", Kind.TEXT),
+        Column("host", Kind.TEXT),
+        Column("session", Kind.TEXT),
+        Column("datagrams", Kind.U64),
+        Column("bytes", Kind.U64),
+        Column("heartbeats", Kind.U64),
+        Column("ends", Kind.U64),
+        Column("messages", Kind.U64),
+        Column("duplicates", Kind.U64),
+        Column("gaps", Kind.U64),
+        Column("skipped", Kind.U64),
+        Column("out_of_order", Kind.U64),
+        Column("late", Kind.U64),
+        Column("old", Kind.U64),
+        Column("resets", Kind.U64),
+        Column("sessions", Kind.U64),
+        Column("wraps", Kind.U64),
+        Column("won", Kind.U64),
+        Column("pairs", Kind.U64),
+        Column("divergent", Kind.U64),
+        Column("errors", Kind.U64),
+        Column("unknown", Kind.U64),
+        Column("kernel_drops", Kind.U64),
+        Column("recovered_ns", Kind.I64),
+        Column("recovered_max_ns", Kind.I64),
+        Column("skew_ns", Kind.I64),
+        Column("skew_max_ns", Kind.I64),
+        Column("delays", Kind.U64),
+        Column("delay_ns", Kind.I64),
+        Column("delay_min_ns", Kind.I64, nullable=True),
+        Column("delay_max_ns", Kind.I64, nullable=True),
+        Column("delay_error_ns", Kind.I64, nullable=True),  # bound of the receiver's clock; null = unknown
+        Column("silence_ns", Kind.I64, nullable=True),  # at the end, since the last datagram; null = there was none
+        Column("instruments", Kind.U32),
+        Column("stale", Kind.U32),
+        Column("open", Kind.U32),
+        Column("schema_version", Kind.I32, nullable=True),
+    ),
+)
 # What one direction of a flow did in a period, as a tap saw it. One row without addresses counts the flows beyond the
 # tap's bound. TCP figures are null where the flow is not TCP or was not analysed.
 FLOWS = Table(
@@ -269,6 +319,7 @@ _ALL = (
     CLOCK,
     LABEL_SETS,
     FLOWS,
+    FEEDS,
     CHANGES,
 )
 TABLES: Mapping[str, Table] = {t.name: t for t in _ALL}

@@ -41,15 +41,21 @@ class Links:
         self._down: list[tuple[socket.socket, Callable[[], None]]] = []  # where nobody has been heard yet
         self._seed = seed
 
-    def add_udp(self, name: str, listen: int, target: int) -> None:
-        """Hand datagrams on from one port to another, as soon as somebody listens there."""
+    def add_udp(self, name: str, listen: int, target: int, copy: int | None = None) -> None:
+        """Hand datagrams on from one port to another, as soon as somebody listens there.
+
+        What leaves the link goes to port `copy` as well, as a switch's mirror port would send it to a collector.
+        """
         outer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         outer.connect((_LOCAL, target))
+        mirror = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         model = self._model(name, stream=False)
 
         def send(payload: bytes) -> None:
             with contextlib.suppress(ConnectionRefusedError):  # nobody listens now
                 outer.send(payload)
+            if copy is not None:  # not connected, so that nobody's refusal comes back
+                mirror.sendto(payload, (_LOCAL, copy))
 
         def up() -> None:
             inner = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -162,14 +168,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--control", type=Path, required=True, help="the demo's control directory")
     parser.add_argument("--seed", type=int, default=1, help="the same seed loses the same packets")
-    parser.add_argument("--link", action="append", default=[], help="NAME:PORT:TARGET on 127.0.0.1")
+    parser.add_argument("--link", action="append", default=[], help="NAME:PORT:TARGET[:COPY] on 127.0.0.1")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     links = Links(options.control, options.seed)
     for text in options.link:
-        name, listen, target = text.split(":")
-        add = links.add_udp if name in LINES else links.add_tcp
-        add(name, int(listen), int(target))
+        name, listen, target, *copy = text.split(":")
+        if name in LINES:
+            links.add_udp(name, int(listen), int(target), int(copy[0]) if copy else None)
+        else:
+            links.add_tcp(name, int(listen), int(target))
     links.run(Stop())
 
 

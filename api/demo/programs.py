@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from api.demo.control import FOLDER
 from api.demo.market import SITES
 from api.up.programs import Program
+from collector.feeds.settings import FeedsSettings, endpoint
+from collector.settings import section
 
 DEFAULT_RATE = 200.0
 _FIRST_PHASE = 10  # above the agent's and the server's, so that the sources of stamps end first
@@ -24,6 +27,20 @@ _TCP = tuple(f"{name}-{site}" for name in ("orders", "gateway", "market", "venue
 def configuration() -> Path:
     """The `tailsight.toml` that declares the order path's points and paths."""
     return Path(str(resources.files("api.demo") / "tailsight.toml"))
+
+
+def copies_of(document: Mapping[str, Any]) -> dict[str, int]:
+    """The ports of 127.0.0.1 at which a configuration's collector `feeds` follows the demo's two lines, A and B.
+
+    Of the channels with protocol "demo" the first counts. Raises ConfigError for a section that cannot be read.
+    """
+    agent = document.get("agent", {})
+    feeds = section(agent.get("feeds", {}) if isinstance(agent, Mapping) else {}, FeedsSettings, "agent.feeds")
+    for channel in feeds.channels.values():
+        if channel.protocol == "demo":
+            ends = {name: endpoint(text, name) for name, text in channel.lines.items()}
+            return {f"line-{n.lower()}": ends[n][1] for n in ("A", "B") if n in ends and ends[n][0] == "127.0.0.1"}
+    return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +58,17 @@ def order_path(
     load: Load = Load(),
     *,
     environment: Mapping[str, str] = MappingProxyType({}),
+    copies: Mapping[str, int] = MappingProxyType({}),
 ) -> list[Program]:
-    """The programs on ports of 127.0.0.1 that are free now; they keep them over restarts. Logs go to `data`/log."""
+    """The programs on ports of 127.0.0.1 that are free now; they keep them over restarts. Logs go to `data`/log.
+
+    `copies` are ports that get a copy of what leaves a feed line, by the line's name.
+    """
     port = _free_ports()
-    links = [f"{line}:{port[line]}:{port[line + ':engine']}" for line in ("line-a", "line-b")]
+    links = [
+        f"{line}:{port[line]}:{port[line + ':engine']}" + (f":{copies[line]}" if line in copies else "")
+        for line in ("line-a", "line-b")
+    ]
     for site in SITES:
         links.append(f"orders-{site}:{port[f'orders-{site}']}:{port[f'gateway-{site}']}")
         links.append(f"market-{site}:{port[f'market-{site}']}:{port[f'venue-{site}']}")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from api.demo.programs import Load, configuration, order_path
+from api.demo.programs import Load, configuration, copies_of, order_path
 from api.server_settings import ServerSettings
 from api.up.programs import Program
 from collector.settings import ConfigError, read_toml
@@ -112,7 +112,11 @@ def programs(
         ),
     ]
     rings = {"TAILSIGHT_PROBE_DIR": ring_dir} if ring_dir else {}
-    return plan + (order_path(data, load, environment=rings) if demo else [])
+    if not demo:
+        return plan
+    file = config or data / "tailsight.toml"
+    copies = copies_of(read_toml(file)) if file.exists() else {}
+    return plan + order_path(data, load, environment=rings, copies=copies)
 
 
 def _free(host: str, port: int) -> bool:

@@ -67,6 +67,12 @@ def _packet(settings: AgentSettings, host: str, clock: HostClock) -> Source:  # 
     return PacketSource(host, settings.packet)
 
 
+def _feeds(settings: AgentSettings, host: str, clock: HostClock) -> Source:  # noqa: ARG001 - one signature for all
+    from collector.feeds.source import FeedsSource
+
+    return FeedsSource(settings.feeds, host)
+
+
 def _commands(rings: Path) -> dict[int, str]:
     """The command names of the programs that stamp, by process: what their threads' delays are counted under."""
     from collector.sources.ring_processes import stamping
@@ -89,6 +95,7 @@ REGISTRY: Mapping[str, Callable[[AgentSettings, str, HostClock], Source]] = {
     "schedstat": _schedstat,
     "scheduler": _scheduler,
     "packet": _packet,
+    "feeds": _feeds,
     "clock": _clock,
 }
 

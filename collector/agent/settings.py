@@ -6,6 +6,7 @@ import ipaddress
 from urllib.parse import urlsplit
 
 from collector.clocks.settings import ClockSettings
+from collector.feeds.settings import FeedsSettings
 from collector.packet.live.settings import PacketSettings
 from collector.sched.settings import SchedulerSettings
 from collector.settings import ConfigError, Section
@@ -35,6 +36,7 @@ class AgentSettings(Section, frozen=True, kw_only=True):
     clock: ClockSettings = ClockSettings()  # who is asked for the clock's bound
     scheduler: SchedulerSettings = SchedulerSettings()  # of the collector of that name
     packet: PacketSettings = PacketSettings()  # likewise
+    feeds: FeedsSettings = FeedsSettings()  # of the collector of that name
     # Of each collector's spool, see collector.spool.settings.
     durability: str = "fsync"
     when_full: str = "block"  # block | drop_oldest | drop_newest
@@ -65,14 +67,9 @@ class AgentSettings(Section, frozen=True, kw_only=True):
         self.spool().validate()
         if len(self.host_name) > 255 or any(c.isspace() or c == "@" for c in self.host_name):
             raise ConfigError("host_name", f"{self.host_name!r} must have at most 255 characters, no blanks and no @")
-        parts: tuple[tuple[str, Section], ...] = (
-            ("clock", self.clock),
-            ("packet", self.packet),
-            ("scheduler", self.scheduler),
-        )
-        for name, part in parts:
+        for name in ("clock", "feeds", "packet", "scheduler"):
             try:
-                part.validate()
+                getattr(self, name).validate()
             except ConfigError as error:
                 raise ConfigError(f"{name}.{error.field}", error.problem) from error
 

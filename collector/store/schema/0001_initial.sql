@@ -171,6 +171,59 @@ ORDER BY (toStartOfMinute(ts), host, tap, source, target)
 TTL toDateTime(ts) + INTERVAL {retention.flows} HOUR
 SETTINGS {durable};
 
+-- What each line of each feed channel lost, repeated and reordered in an interval; line '' is all lines after
+-- arbitration. Sums and largest values: intervals add up.
+CREATE TABLE IF NOT EXISTS feeds (
+    ts               DateTime64(9, 'UTC')   CODEC(Delta, ZSTD(1)),
+    duration_ns      Int64                  CODEC(ZSTD(1)),
+    channel          LowCardinality(String) CODEC(ZSTD(1)),
+    line             LowCardinality(String) CODEC(ZSTD(1)),
+    protocol         LowCardinality(String) CODEC(ZSTD(1)),
+    host             LowCardinality(String) CODEC(ZSTD(1)),
+    session          LowCardinality(String) CODEC(ZSTD(1)),
+    datagrams        UInt64                 CODEC(T64, ZSTD(1)),
+    bytes            UInt64                 CODEC(T64, ZSTD(1)),
+    heartbeats       UInt64                 CODEC(T64, ZSTD(1)),
+    ends             UInt64                 CODEC(T64, ZSTD(1)),
+    messages         UInt64                 CODEC(T64, ZSTD(1)),   -- different numbers received
+    duplicates       UInt64                 CODEC(T64, ZSTD(1)),   -- numbers received before on this line; on line '' the other lines' copies
+    gaps             UInt64                 CODEC(T64, ZSTD(1)),
+    skipped          UInt64                 CODEC(T64, ZSTD(1)),   -- numbers passed over; missing = skipped - out_of_order - late
+    out_of_order     UInt64                 CODEC(T64, ZSTD(1)),
+    late             UInt64                 CODEC(T64, ZSTD(1)),   -- filled a gap after the reorder window
+    old              UInt64                 CODEC(T64, ZSTD(1)),   -- below everything remembered
+    resets           UInt64                 CODEC(T64, ZSTD(1)),
+    sessions         UInt64                 CODEC(T64, ZSTD(1)),
+    wraps            UInt64                 CODEC(T64, ZSTD(1)),
+    won              UInt64                 CODEC(T64, ZSTD(1)),   -- messages this line brought first
+    pairs            UInt64                 CODEC(T64, ZSTD(1)),   -- copies compared with the first line's
+    divergent        UInt64                 CODEC(T64, ZSTD(1)),   -- of them, with other content
+    errors           UInt64                 CODEC(T64, ZSTD(1)),   -- datagrams that do not follow the protocol
+    unknown          UInt64                 CODEC(T64, ZSTD(1)),   -- messages of an undeclared type
+    kernel_drops     UInt64                 CODEC(T64, ZSTD(1)),   -- datagrams lost at the socket
+    recovered_ns     Int64                  CODEC(ZSTD(1)),
+    recovered_max_ns Int64                  CODEC(ZSTD(1)),
+    skew_ns          Int64                  CODEC(ZSTD(1)),
+    skew_max_ns      Int64                  CODEC(ZSTD(1)),
+    delays           UInt64                 CODEC(T64, ZSTD(1)),   -- receipt minus send time
+    delay_ns         Int64                  CODEC(ZSTD(1)),
+    delay_min_ns     Nullable(Int64)        CODEC(ZSTD(1)),
+    delay_max_ns     Nullable(Int64)        CODEC(ZSTD(1)),
+    delay_error_ns   Nullable(Int64)        CODEC(ZSTD(1)),
+    silence_ns       Nullable(Int64)        CODEC(ZSTD(1)),
+    instruments      UInt32                 CODEC(ZSTD(1)),
+    stale            UInt32                 CODEC(ZSTD(1)),
+    open             UInt32                 CODEC(ZSTD(1)),
+    schema_version   Nullable(Int32)        CODEC(ZSTD(1)),
+    batch            UInt64                 CODEC(ZSTD(1)),
+    seq              UInt64                 CODEC(Delta, ZSTD(1)),
+    cut_day          Date                   CODEC(ZSTD(1))
+) ENGINE = MergeTree
+PARTITION BY cut_day
+ORDER BY (channel, line, host, ts)
+TTL toDateTime(ts) + INTERVAL {retention.feeds} HOUR
+SETTINGS {durable};
+
 -- Interned label sets: the same set has the same id everywhere (hash64('labels', canonical JSON)).
 CREATE TABLE IF NOT EXISTS label_sets (
     label_set  UInt64,

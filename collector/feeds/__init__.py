@@ -1,0 +1,1 @@
+"""The quality of feeds: what each line of a channel lost, repeated, reordered, and what was left after arbitration."""

@@ -1,0 +1,122 @@
+"""Which instruments are stale, each against its own rhythm: the 99th percentile of the time between its updates.
+
+Times between updates are counted per instrument in logarithmic buckets, four to an octave, so the percentile is at most
+19 % too high, never too low. Old counts are halved, so that the rhythm follows the day.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+
+_BUCKETS = 160  # from 1 us up, four to an octave: to 13 days
+_OCTAVE = 4
+_LEAST_NS = 1000
+_HALVE_AT = 4096
+NEVER = np.iinfo(np.int64).min
+
+
+class Rhythm:
+    """The updates of a channel's instruments.
+
+    Args:
+        instruments: how many are followed; updates of further ones are counted in `untracked`.
+        factor: an instrument is stale after this many times its 99th percentile.
+        updates: times between updates that must be known before anything is said.
+        least_ns: nothing younger is stale.
+    """
+
+    def __init__(
+        self, instruments: int = 65_536, factor: float = 5.0, updates: int = 100, least_ns: int = 1_000_000
+    ) -> None:
+        self._most, self._factor, self._updates, self._least_ns = instruments, factor, updates, least_ns
+        self.untracked = 0
+        self._sorted = np.empty(0, dtype=np.uint64)
+        self._place = np.empty(0, dtype=np.int64)
+        self._names = np.empty(0, dtype=np.uint64)
+        self._last = np.empty(0, dtype=np.int64)
+        self._counts = np.empty((0, _BUCKETS), dtype=np.uint32)
+        self._total = np.empty(0, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def update(self, instrument: NDArray[np.uint64], time_ns: Ints) -> None:
+        """Take updates, in their order of arrival."""
+        if not len(instrument):
+            return
+        place = self._places(instrument)
+        known = place >= 0
+        if not known.all():
+            self.untracked += int((~known).sum())
+            place, time_ns = place[known], time_ns[known]
+            if not len(place):
+                return
+        order = np.argsort(place, kind="stable")
+        place, time_ns = place[order], time_ns[order]
+        first = np.append(True, place[1:] != place[:-1])
+        before = np.append(0, time_ns[:-1])
+        before[first] = self._last[place[first]]
+        gap = time_ns - np.where(before == NEVER, time_ns, before)
+        counted = before != NEVER
+        bucket = np.clip(np.log2(np.maximum(gap, _LEAST_NS) / _LEAST_NS) * _OCTAVE, 0, _BUCKETS - 1).astype(np.int64)
+        flat = place[counted] * _BUCKETS + bucket[counted]
+        cells, counts = np.unique(flat, return_counts=True)
+        self._counts.reshape(-1)[cells] += counts.astype(np.uint32)
+        rows, added = np.unique(place[counted], return_counts=True)
+        self._total[rows] += added
+        last = np.append(place[1:] != place[:-1], True)
+        self._last[place[last]] = np.maximum(self._last[place[last]], time_ns[last])
+        full = rows[self._total[rows] > _HALVE_AT]
+        if len(full):
+            self._counts[full] //= 2
+            self._total[full] = self._counts[full].sum(axis=1)
+
+    def pause(self) -> None:
+        """The market is closed: the time until the next update is nobody's rhythm, and nothing is stale."""
+        self._last[:] = NEVER
+
+    def usual_ns(self) -> Ints:
+        """The 99th percentile of the time between updates, its bucket's upper end; 0 where too few are known."""
+        if not len(self):
+            return np.empty(0, dtype=np.int64)
+        rank = np.maximum(1, np.ceil(0.99 * self._total))
+        bucket = (np.cumsum(self._counts, axis=1) >= rank[:, None]).argmax(axis=1)
+        usual = np.ceil(_LEAST_NS * 2.0 ** ((bucket + 1) / _OCTAVE)).astype(np.int64)
+        return np.where(self._total >= self._updates, usual, 0)
+
+    def stale(self, now_ns: int, error_ns: int = 0) -> tuple[NDArray[np.uint64], Ints, Ints]:
+        """(instrument, since when, its 99th percentile) of the stale ones.
+
+        `error_ns` is the bound of the clock between the updates' times and now: only what is stale in spite of it is.
+        """
+        usual = self.usual_ns()
+        age = now_ns - error_ns - np.where(self._last == NEVER, now_ns, self._last)
+        limit = np.maximum(usual * self._factor, self._least_ns)
+        found = np.flatnonzero((usual > 0) & (age > limit))
+        return self._names[found], self._last[found], usual[found]
+
+    def _places(self, instrument: NDArray[np.uint64]) -> Ints:
+        """The row of each instrument; new ones get one while there is room, -1 otherwise."""
+        place = self._find(instrument)
+        new = np.unique(instrument[place < 0])
+        room = self._most - len(self)
+        if not len(new) or not room:
+            return place
+        new = new[:room]
+        self._names = np.concatenate([self._names, new])
+        order = np.argsort(self._names, kind="stable")
+        self._sorted, self._place = self._names[order], order
+        added = len(new)
+        self._last = np.concatenate([self._last, np.full(added, NEVER, dtype=np.int64)])
+        self._total = np.concatenate([self._total, np.zeros(added, dtype=np.int64)])
+        self._counts = np.concatenate([self._counts, np.zeros((added, _BUCKETS), dtype=np.uint32)])
+        return self._find(instrument)
+
+    def _find(self, instrument: NDArray[np.uint64]) -> Ints:
+        if not len(self._sorted):
+            return np.full(len(instrument), -1, dtype=np.int64)
+        at = np.minimum(np.searchsorted(self._sorted, instrument), len(self._sorted) - 1)
+        return np.where(self._sorted[at] == instrument, self._place[at], -1)
