@@ -200,7 +200,29 @@ LABEL_SETS = Table(
     ),
 )
 
-TABLES: Mapping[str, Table] = {t.name: t for t in (STAMPS, LINKS, GAUGES, INTERVALS, CLOCK, LABEL_SETS)}
+# Counts of scheduler delays per bucket (delay_buckets = analytics.buckets) in the period that ends at `ts_ns`. A row
+# is of a whole host (service empty, no thread, no CPU), of a service, of one CPU or of one thread; its period's longest
+# delay stands in each of its rows.
+DELAY_COUNTS = Table(
+    "delay_counts",
+    16,
+    1,
+    (
+        Column("ts_ns", Kind.I64),
+        Column("duration_ns", Kind.I64),
+        Column("scope", Kind.TEXT),  # host, service, cpu, thread
+        Column("host", Kind.TEXT),
+        Column("service", Kind.TEXT),
+        Column("thread", Kind.U32),
+        Column("cpu", Kind.I32, nullable=True),
+        Column("kind", Kind.TEXT),
+        Column("bucket", Kind.I32),
+        Column("n", Kind.U64),
+        Column("max_ns", Kind.I64, nullable=True),
+    ),
+)
+
+TABLES: Mapping[str, Table] = {t.name: t for t in (STAMPS, LINKS, GAUGES, INTERVALS, CLOCK, LABEL_SETS, DELAY_COUNTS)}
 TABLES_BY_WIRE_ID: Mapping[int, Table] = {t.wire_id: t for t in TABLES.values()}
 
 MAX_DICTIONARY = 65_536  # uint16 codes

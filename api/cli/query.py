@@ -1,4 +1,4 @@
-"""`tailsight query`: percentiles, series, slow messages and one message's timeline."""
+"""`tailsight query`: percentiles, series, slow messages and one message's timeline; `query_scheduler` has the rest."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ ToOption = Annotated[str | None, typer.Option("--to", metavar="TIME", help="End,
 
 def register(root: typer.Typer) -> None:
     """Add the group to the command tree."""
-    root.add_typer(app, name="query", help="Ask for percentiles, series and single messages.")
+    from api.cli import query_scheduler  # noqa: F401  (its commands join the group)
+
+    root.add_typer(app, name="query", help="Ask for percentiles, series, single messages, gauges and the scheduler.")
 
 
 def time_range(start: str | None, end: str | None) -> tuple[int | None, int | None]:

@@ -106,6 +106,11 @@ def coverage(now: Totals, before: Totals) -> dict[str, float]:
     return shares
 
 
+def of_mechanism(name: str, sees: frozenset[str], threshold_ns: int) -> Gauge:
+    """Who measured, what it can know, and from which delay on there are intervals."""
+    return Gauge("scheduler_threshold_ns", threshold_ns, labels=(("mechanism", name), ("sees", ",".join(sorted(sees)))))
+
+
 def of_quality(shares: Mapping[str, float], lost: int) -> Iterable[Gauge]:
     """How much of the period was seen."""
     for event, share in shares.items():

@@ -124,7 +124,9 @@ class KernelPairs:
         header: NDArray[np.void] = self._cpus["header"].copy()
         runs, unpaired = int(groups["runs"].sum()), int(header["unpaired"].sum())
         unseen = int(header["unseen"].sum())
-        return Totals(groups, {"waits": (runs - unpaired, runs + unseen)}, int(header["lost"].sum()), header)
+        by_cpu: NDArray[np.uint32] = self._cpus["groups"]["histogram"].sum(axis=1, dtype=np.uint32)
+        waits = {"waits": (runs - unpaired, runs + unseen)}
+        return Totals(groups, waits, int(header["lost"].sum()), header, by_cpu)
 
     def missed(self) -> int:
         """How often the kernel skipped one of the programs because another one was running on that CPU."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from collector.clock import ClockReading
 from collector.record import GAUGES, Columns, DropReason
-from collector.sched import gauges, psi
+from collector.sched import counts, gauges, psi
 from collector.sched.choose import choose
 from collector.sched.culprits import Intervals, LabelSets, irq_name
 from collector.sched.mechanism import Mechanism, Totals
@@ -37,6 +37,7 @@ class SchedulerSource:
         self._processes = processes
         self._settings = settings or SchedulerSettings()
         self._report_ns = duration_ns(self._settings.report, "report")
+        self._threshold_ns = duration_ns(self._settings.threshold, "threshold")
         self._groups = Groups(self._settings.groups)
         self._labels = LabelSets()
         self._busy = BusyThreads()
@@ -107,9 +108,13 @@ class SchedulerSource:
 
     def _report(self, poll: Poll, clock: ClockReading) -> None:
         first = self._reported_ns == 0
+        period_ns = clock.monotonic_ns - self._reported_ns
         self._reported_ns = clock.monotonic_ns
         busy = self._busy.update(self._threads, clock.monotonic_ns)
-        rows = [*self._pressure_gauges(), *self._mechanism_gauges(poll)]
+        rows = [
+            *self._pressure_gauges(),
+            *self._mechanism_gauges(poll, None if first else (clock.realtime_ns, period_ns)),
+        ]
         rows += [
             gauges.Gauge("scheduler_not_observable", 1, self._groups.names[self._threads[tid]], (("thread", str(tid)),))
             for tid in {*busy, *self._unobservable} & set(self._threads)
@@ -117,20 +122,28 @@ class SchedulerSource:
         if not first:  # the first period began before anything was observed
             poll.columns.append(self._gauge_columns(rows, clock.realtime_ns))
 
-    def _mechanism_gauges(self, poll: Poll) -> Iterable[gauges.Gauge]:
+    def _mechanism_gauges(self, poll: Poll, ended_ns: tuple[int, int] | None) -> Iterable[gauges.Gauge]:
         if self._mechanism is None or self._totals is None:
             return []
         totals, before = self._mechanism.totals(), self._totals
         self._totals = totals
+        sees = self._mechanism.sees
         if totals.lost > self._lost:
             poll.drops[DropReason.SOURCE_LOST] = totals.lost - self._lost
             self._lost = totals.lost
         shares = gauges.coverage(totals, before)
         period = gauges.difference(totals.groups, before.groups)
         rows = [
-            *gauges.of_groups(period, self._groups.names, self._mechanism.sees, min(shares.values(), default=None)),
+            *gauges.of_groups(period, self._groups.names, sees, min(shares.values(), default=None)),
             *gauges.of_quality(shares, totals.lost - before.lost),
+            gauges.of_mechanism(self._mechanism.name, sees, self._threshold_ns),
         ]
+        if ended_ns is not None:
+            services = {tid: self._groups.names[group] for tid, group in self._threads.items()}
+            found = counts.scopes(totals, before, self._groups.names, sees, services)
+            made = counts.columns(self._host, found, sees, *ended_ns)
+            if made is not None:
+                poll.columns.append(made)
         if totals.header is not None and before.header is not None:
             rows += gauges.of_cpus(totals.header, before.header, self._softirqs)
         return rows
