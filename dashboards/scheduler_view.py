@@ -63,6 +63,31 @@ def scheduler_view(found: Mapping[str, Any]) -> Iterator[Table | Text]:
         )
 
 
+def budget_view(found: Mapping[str, Any]) -> Iterator[Table | Text]:
+    """Stages with what kept their threads from working as rows below them, of `tailsight query budget --json`."""
+    body: list[tuple[str, str, str, str]] = []
+    for stage in found["stages"]:
+        total = stage["total_ns"]
+        body.append((stage["stage"], count(stage["messages"]), duration(total), _percent(stage["share"])))
+        body += [(f"  {kind}", "", duration(ns), _percent(ns / total)) for kind, ns in stage["kinds"].items()]
+        body.append(("  remaining", "", duration(stage["remaining_ns"]), ""))
+        body += [
+            (f"  worst: {part['kind']} by {part['culprit']}", "", duration(part["ns"]), "")
+            for part in stage["culprits"][:1]
+        ]
+    title = f"{found['path']}: {count(found['messages'])} messages ({found['pick']})"
+    yield plain_table(title, ("stage", "messages", "sum", "kept from working"), body)
+    unknown = sum(stage["unknown"] for stage in found["stages"])
+    if unknown:
+        yield Text(f"{count(unknown)} stages lie on hosts that nobody measured: unknown, not zero", style="yellow")
+    if found["unmatched"]:
+        yield Text(f"{count(found['unmatched'])} stages are left out: their stamps are gone or changed", style="dim")
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
 def _delays(found: Mapping[str, Any]) -> Table:
     body = []
     for row in found["delays"]:

@@ -8,7 +8,7 @@ import typer
 
 from api.cli.frame import Run, command
 from api.cli.outcome import Answer, Code, CommandError
-from api.cli.query import FromOption, ToOption, app, plain, range_fields, time_range
+from api.cli.query import FromOption, PathOption, ToOption, app, plain, range_fields, time_range
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -164,3 +164,41 @@ def scheduler(
             console.print(part)
 
     return Answer(value, show, Code.OK if rows or how else Code.FINDING)
+
+
+@command(
+    app,
+    "budget",
+    examples=("tailsight query budget --path order --from -15m", "... --pick sample --limit 2000 --json"),
+)
+def budget(
+    run: Run,
+    path: PathOption,
+    from_: FromOption = "-15m",
+    to: ToOption = None,
+    pick: Annotated[
+        Literal["slowest", "sample"], typer.Option(help="The slowest messages, or a sample to compare them with.")
+    ] = "slowest",
+    limit: Annotated[int, typer.Option(min=1, max=5_000, help="How many messages.")] = 500,
+) -> Answer:
+    """Each stage of a path as the sum of what kept its thread from working, and of what remains.
+
+    Exit code 1 when no message matches.
+    """
+    from analytics.budget import stage_budgets
+    from api.cli.opened import opened, path_named
+
+    from_ns, to_ns = time_range(from_, to or "now")
+    assert from_ns is not None  # noqa: S101 - both have defaults
+    assert to_ns is not None  # noqa: S101
+    known = path_named(run, path)
+    with opened(run) as store:
+        found = plain([stage_budgets(store, known, from_ns=from_ns, to_ns=to_ns, pick=pick, limit=limit)])[0]
+
+    def show(console: Console) -> None:
+        from dashboards.scheduler_view import budget_view
+
+        for part in budget_view(found):
+            console.print(part)
+
+    return Answer({**range_fields(from_ns, to_ns), **found}, show, Code.OK if found["messages"] else Code.FINDING)

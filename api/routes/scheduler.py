@@ -8,12 +8,15 @@ import polars as pl
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
+from analytics import budget
 from analytics import scheduler as analysis
 from api.answers import Answer, Completeness, Span, in_formats
 from api.door import Door, StateDep, opens_for
 from api.negotiate import FORMAT, answer
 from api.params import FROM, TO, span
-from api.shapes import bounded, completeness_of, plain
+from api.routes.latency import PATH
+from api.routes.messages import Part
+from api.shapes import bounded, completeness_of, path_of, plain
 
 router = APIRouter(route_class=Door, tags=["scheduler"], prefix="/v1/scheduler")
 _DELAYS: dict[str, Any] = {
@@ -23,6 +26,16 @@ _DELAYS: dict[str, Any] = {
     **dict.fromkeys(("count", "p50_ns", "p90_ns", "p99_ns", "p999_ns", "max_ns"), pl.Int64),
     **dict.fromkeys(("ci", "value_error", "refused"), pl.String),
     "coverage": pl.Float64,
+}
+
+
+_STAGES: dict[str, Any] = {
+    "stage": pl.String,
+    **dict.fromkeys(("messages", "unknown", "total_ns"), pl.Int64),
+    "kinds": pl.String,
+    "remaining_ns": pl.Int64,
+    "share": pl.Float64,
+    "culprits": pl.String,
 }
 
 
@@ -101,6 +114,58 @@ class Scheduler(Span):
         description="Migrations, blocked and stolen time, interrupts, pressure, steal, throttling."
     )
     delays: list[Delays] = Field(description="By host, service, CPU, thread and kind.")
+
+
+class StageBudget(Answer):
+    """What kept one stage's threads from working, over the chosen messages."""
+
+    stage: str = Field(description="The stage.")
+    messages: int = Field(description="Messages with this stage on a host that was measured.")
+    unknown: int = Field(description="Messages with this stage on a host that nobody measured.")
+    total_ns: int = Field(description="Sum of the stage's latencies: of `kinds` and `remaining_ns` exactly.")
+    kinds: dict[str, int] = Field(description="Time by kind of interval, largest first.")
+    remaining_ns: int = Field(description="What no interval covers: work, and delays below the threshold.")
+    share: float | None = Field(description="Share of all kinds in the total; null without messages.")
+    culprits: list[Part] = Field(description="The kinds and culprits that took most.")
+
+
+class Budget(Span):
+    """The additive budget of a path's stages."""
+
+    path: str = Field(description="The path.")
+    pick: str = Field(description="Which messages: the `slowest`, or a `sample`.")
+    messages: int = Field(description="How many messages.")
+    unmatched: int = Field(description="Stages left out because their stamps are gone or changed.")
+    completeness: Completeness = Field(description="What the answer is built on.")
+    stages: list[StageBudget] = Field(description="In the path's order; empty without messages.")
+
+
+@router.get(
+    "/budget",
+    response_model=Budget,
+    openapi_extra=opens_for("read", query=True),
+    responses=in_formats("The stages."),
+    summary="What kept a path's threads from working",
+)
+def budgets(
+    request: Request,
+    state: StateDep,
+    path: PATH,
+    pick: Annotated[
+        budget.Pick, Query(description="The slowest messages, or a sample to compare them with.", examples=["slowest"])
+    ] = "slowest",
+    limit: Annotated[int, Query(ge=1, le=5_000, description="How many messages.")] = 500,
+    from_: FROM = None,
+    to: TO = None,
+    format_: FORMAT = None,
+) -> Response:
+    """Each stage as the sum of what kept its thread from working, and of what remains, over chosen messages."""
+    start, end = span(from_, to)
+    chosen = path_of(state, path)
+    found = plain(budget.stage_budgets(state.reader, chosen, from_ns=start, to_ns=end, pick=pick, limit=limit))
+    stages = found.pop("stages")
+    about = {**found, "from_ns": start, "to_ns": end, "completeness": completeness_of(state, start, end)}
+    return answer(request, format_, "stages", stages, about, _STAGES)
 
 
 @router.get(
