@@ -14,7 +14,8 @@ from collector.sched.mechanism import Totals
 from collector.sched.perf_ring import MIN_COVERAGE
 
 DELAY_KINDS = ("run_queue", "preempted")
-BLOCKED_KINDS = ("interruptible", "uninterruptible", "other")
+# In the order of layout.State from BLOCKED_INTERRUPTIBLE on.
+BLOCKED_KINDS = ("sleep", "blocked_kernel", "blocked_io", "blocked_lock", "page_fault", "other")
 STOLEN_KINDS = ("irq", "softirq")
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
 

@@ -29,7 +29,7 @@ class Totals:
     by_thread: Mapping[int, NDArray[np.uint32]] = field(default_factory=dict)
 
 
-ALL_SIGHTS = frozenset({"machine", "run_queue", "preempted", "migrations", "blocked", "stolen"})
+ALL_SIGHTS = frozenset({"machine", "run_queue", "preempted", "migrations", "blocked", "blocked_kinds", "stolen"})
 
 
 class Mechanism(Protocol):
