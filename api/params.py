@@ -117,6 +117,22 @@ def step_s(text: str, start_ns: int, end_ns: int, most: int = 2_000) -> int:
     return step_ns // 10**9
 
 
+def step_ns(text: str, start_ns: int, end_ns: int, most: int = 2_000) -> int:
+    """A step such as `1s` of what is not counted in windows, in nanoseconds: a multiple of 1 s.
+
+    Raises a 422 problem, also for too many steps.
+    """
+    try:
+        length = duration_ns(text, "step")
+    except ConfigError as error:
+        raise bad_parameter("step", error.problem) from None
+    if length <= 0 or length % 10**9:
+        raise bad_parameter("step", f"{text!r} is not a multiple of 1s")
+    if (end_ns - start_ns) // length > most:
+        raise bad_parameter("step", f"gives more than {most} steps; use at least {(end_ns - start_ns) // most} ns")
+    return length
+
+
 def message_key(text: str) -> int:
     """A message's key: `0x` and hex digits, decimal digits, or `space:id`, where an id of digits is an integer.
 

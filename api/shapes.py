@@ -9,7 +9,7 @@ import msgspec
 
 from analytics.completeness import Share, asked, completeness
 from analytics.paths import END_TO_END, Path
-from api.problems import bad_parameter
+from api.problems import ProblemError, bad_parameter
 from api.state import State
 
 
@@ -68,6 +68,15 @@ def plain(value: Any) -> dict[str, Any]:
     """A struct as plain values."""
     built: dict[str, Any] = msgspec.to_builtins(value)
     return built
+
+
+def bounded(state: State, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows, if they are not more than an answer may have. Raises a 422 problem."""
+    if len(rows) > state.settings.max_rows:
+        most = state.settings.max_rows
+        detail = f"more than {most} rows: use a larger step, less time or a narrower question"
+        raise ProblemError(422, "too-many-rows", detail)
+    return rows
 
 
 WHOLE = END_TO_END

@@ -311,6 +311,27 @@ CHANGES = Table(
     ),
 )
 
+# Counts of scheduler delays per bucket (delay_buckets = analytics.buckets) in the period that ends at `ts_ns`. A row
+# is of a whole host (service empty, no thread, no CPU), of a service, of one CPU or of one thread; its period's longest
+# delay stands in each of its rows.
+DELAY_COUNTS = Table(
+    "delay_counts",
+    16,
+    1,
+    (
+        Column("ts_ns", Kind.I64),
+        Column("duration_ns", Kind.I64),
+        Column("scope", Kind.TEXT),  # host, service, cpu, thread
+        Column("host", Kind.TEXT),
+        Column("service", Kind.TEXT),
+        Column("thread", Kind.U32),
+        Column("cpu", Kind.I32, nullable=True),
+        Column("kind", Kind.TEXT),
+        Column("bucket", Kind.I32),
+        Column("n", Kind.U64),
+        Column("max_ns", Kind.I64, nullable=True),
+    ),
+)
 _ALL = (
     STAMPS,
     LINKS,
@@ -321,6 +342,7 @@ _ALL = (
     FLOWS,
     FEEDS,
     CHANGES,
+    DELAY_COUNTS,
 )
 TABLES: Mapping[str, Table] = {t.name: t for t in _ALL}
 TABLES_BY_WIRE_ID: Mapping[int, Table] = {t.wire_id: t for t in TABLES.values()}

@@ -43,6 +43,13 @@ def count(value: float | None) -> str:
     return "-" if value is None else f"{value:,.0f}"
 
 
+def number(value: float | None) -> str:
+    """A reading: whole numbers with separators, others with six significant digits; "-" for none."""
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if value == int(value) and abs(value) < 1e15 else f"{value:,.6g}"
+
+
 def percentiles_table(title: str, stages: Sequence[Row], width: int = _WIDE) -> Table:
     """One line per stage: how many, how long, how sure.
 

@@ -1,4 +1,4 @@
-"""`tailsight query`: percentiles, series, slow messages and one message's timeline."""
+"""`tailsight query`: percentiles, series, slow messages and one message's timeline; `query_*` add the rest."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ ToOption = Annotated[str | None, typer.Option("--to", metavar="TIME", help="End,
 
 def register(root: typer.Typer) -> None:
     """Add the group to the command tree."""
-    root.add_typer(app, name="query", help="Ask for percentiles, series and single messages.")
+    root.add_typer(
+        app, name="query", help="Ask for percentiles, single messages, clocks, gauges and the scheduler."
+    )
 
 
 def time_range(start: str | None, end: str | None) -> tuple[int | None, int | None]:
@@ -204,17 +206,20 @@ def message(
     from_: FromOption = None,
     to: ToOption = None,
 ) -> Answer:
-    """One message's timeline: every stamp of its key and of the keys it is linked to.
+    """One message's timeline: every stamp of its key and of the keys it is linked to, and what kept their threads.
 
     Exit code 4 when there is no such message.
     """
+    from analytics.budget import steps
     from analytics.messages import timeline
     from api.cli.opened import opened
 
     number = parse_key(key)
     from_ns, to_ns = time_range(from_, to)
     with opened(run) as store:
-        rows = plain(timeline(store, number, from_ns=from_ns, to_ns=to_ns))
+        found = timeline(store, number, from_ns=from_ns, to_ns=to_ns)
+        kept = plain(steps(store, found))
+        rows = [{**stamp, **step} for stamp, step in zip(plain(found), kept, strict=True)]
     if not rows:
         raise CommandError(Code.DATA, f"no stamp has the key {key}", kind="not_found")
 
@@ -222,19 +227,30 @@ def message(
         from dashboards.terminal import duration, plain_table
 
         first = rows[0]["ts_ns"]
-        body = [
-            (
-                duration(row["since_start_ns"]),
-                row["point"],
-                row["service"],
-                row["host"],
-                row["depth"],
-                f"0x{row['key']:016x}",
+        body: list[tuple[Any, ...]] = []
+        for row in rows:
+            parts = row["parts"] or ()
+            body += [("", f"  {p['kind']}", p["culprit"], "", duration(p["ns"]), None, "") for p in parts]
+            if parts:
+                body.append(("", "  remaining", "", "", duration(row["remaining_ns"]), None, ""))
+            body.append(
+                (
+                    duration(row["since_start_ns"]),
+                    row["point"],
+                    row["service"],
+                    row["host"],
+                    duration(row["step_ns"]),
+                    row["depth"],
+                    f"0x{row['key']:016x}",
+                )
             )
-            for row in rows
-        ]
         title = f"message {number} from {format_time(first)}"
-        console.print(plain_table(title, ("after", "point", "service", "host", "depth", "key"), body))
+        columns = ("after", "point", "service or culprit", "host", "took", "depth", "key")
+        console.print(plain_table(title, columns, body))
+        if any(row["parts"] is None for row in rows):
+            console.print(
+                "Where nobody measured the scheduler, waiting for a CPU is part of what stages take.", style="dim"
+            )
 
     return Answer({"key": number, "stamps": rows}, show)
 

@@ -10,6 +10,7 @@ import polars as pl
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import Field
 
+from analytics import budget
 from analytics import messages as analysis
 from analytics.paths import Path as MeasuredPath
 from api.answers import Answer, Completeness, Span, in_formats
@@ -35,7 +36,10 @@ _STAMPS: dict[str, Any] = {
     "clock": pl.String,
     **dict.fromkeys(("error_ns", "depth"), pl.Int64),
     **dict.fromkeys(("label_set", "outcome", "mode", "cache"), pl.String),
-    "data_age_ns": pl.Int64,
+    **dict.fromkeys(("data_age_ns", "step_ns"), pl.Int64),
+    "handoff": pl.Boolean,
+    "parts": pl.String,
+    "remaining_ns": pl.Int64,
 }
 
 
@@ -74,6 +78,14 @@ class Slowest(Span):
     messages: list[SlowMessage] = Field(description="The messages.")
 
 
+class Part(Answer):
+    """What kept a thread from working."""
+
+    kind: str = Field(description="What kind of interval.", examples=["run_queue"])
+    culprit: str = Field(description="Who; empty: not known.", examples=["backup"])
+    ns: int = Field(description="How much of the time.")
+
+
 class Stamp(Answer):
     """One stamp of a message."""
 
@@ -92,6 +104,12 @@ class Stamp(Answer):
     mode: str = Field(description="How it was served, where this stamp says it.")
     cache: str = Field(description="What the cache answered, where this stamp says it.")
     data_age_ns: int | None = Field(description="Age of the data used; null when not stated.")
+    step_ns: int = Field(description="Time since the stamp before.")
+    handoff: bool = Field(description="Whether the stamp before was made by another thread.")
+    parts: list[Part] | None = Field(
+        description="What kept this thread from working in that time, largest first; null where nobody measured."
+    )
+    remaining_ns: int | None = Field(description="`step_ns` less the parts: work, and delays below the threshold.")
 
 
 class Timeline(Span):
@@ -173,9 +191,11 @@ def timeline(
     end = None if to is None else time_ns(to, "to", now)
     if start is not None and end is not None and start >= end:
         raise bad_parameter("from", "must lie before to")
-    stamps = [plain(stamp) for stamp in analysis.timeline(state.reader, number, start, end)]
-    if not stamps:
+    found = analysis.timeline(state.reader, number, start, end)
+    if not found:
         raise ProblemError(404, "not-found", f"no stamp of message {key_text(number)} is kept in this time")
+    steps = budget.steps(state.reader, found)
+    stamps = [{**plain(stamp), **plain(step)} for stamp, step in zip(found, steps, strict=True)]
     for stamp in stamps:
         stamp["key"] = key_text(stamp["key"])
         stamp["label_set"] = key_text(stamp["label_set"]) if stamp["label_set"] else None

@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 # Numbers of bpf and perf_event_open per machine (include/uapi/asm-generic/unistd.h; x86: syscall_64.tbl).
 SYSCALLS = {"x86_64": (321, 298), "aarch64": (280, 241)}
 
-_MAP_CREATE, _PROG_LOAD, _OBJ_GET_INFO = 0, 5, 15
+_MAP_CREATE, _PROG_LOAD, _OBJ_GET_INFO, _RAW_TRACEPOINT_OPEN = 0, 5, 15, 17
 _MAP_ARRAY, _MAP_RINGBUF = 2, 27
 _F_MMAPABLE = 1 << 10
-PROG_TRACEPOINT = 5
+PROG_TRACEPOINT, PROG_RAW_TRACEPOINT, PROG_TRACING = 5, 17, 26
+_TRACE_RAW_TP = 23  # expected_attach_type of a typed raw tracepoint
 _LOG_BYTES = 1 << 18
-# Only helpers that are not reserved for GPL programs are called, so the program keeps the project's licence.
-_LICENSE = b"Apache-2.0"
+# What the kernel is told about the assembled programs: those that read its structures must be compatible with the GPL.
+_LICENSE = b"Dual BSD/GPL"
 _RECORD_HEADER = 8
 _BUSY = 1 << 31
 
@@ -138,8 +139,8 @@ class RingBuffer:
         os.close(self.fd)
 
 
-def load_program(name: str, code: bytes) -> int:
-    """Load a tracepoint program and return its fd.
+def load_program(name: str, code: bytes, kind: int = PROG_TRACEPOINT, attach_to: int = 0) -> int:
+    """Load a program and return its fd; `attach_to` is the BTF id that a PROG_TRACING program is for.
 
     Raises:
         VerifierError: the verifier refused it; the message quotes the end of its log.
@@ -152,8 +153,8 @@ def load_program(name: str, code: bytes) -> int:
         return _bpf(
             _PROG_LOAD,
             struct.pack(
-                "<IIQQIIQII16s",
-                PROG_TRACEPOINT,
+                "<IIQQIIQII16sII36xI",
+                kind,
                 len(code) // 8,
                 ctypes.addressof(instructions),
                 ctypes.addressof(license_text),
@@ -163,6 +164,9 @@ def load_program(name: str, code: bytes) -> int:
                 0,
                 0,
                 name.encode()[:15],
+                0,
+                _TRACE_RAW_TP if kind == PROG_TRACING else 0,
+                attach_to,
             ),
             f"loading the program {name}",
         )
@@ -184,6 +188,18 @@ def load_program(name: str, code: bytes) -> int:
             f"the verifier refused the program {name} ({os.strerror(error.errno or 0)}): " + " | ".join(lines[-4:]),
             text,
         ) from None
+
+
+def attach_raw(program: int, tracepoint: str = "") -> int:
+    """Run `program` at every hit of a raw tracepoint, on all CPUs, until the returned fd is closed. Raises BpfError.
+
+    A PROG_TRACING program knows its tracepoint already; a PROG_RAW_TRACEPOINT one is given its name.
+    """
+    name = ctypes.create_string_buffer(tracepoint.encode()) if tracepoint else None
+    address = ctypes.addressof(name) if name is not None else 0
+    return _bpf(
+        _RAW_TRACEPOINT_OPEN, struct.pack("<QI", address, program), f"attaching to {tracepoint or 'its tracepoint'}"
+    )
 
 
 def missed_runs(program: int) -> int:

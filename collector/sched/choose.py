@@ -40,6 +40,7 @@ def choose(settings: SchedulerSettings) -> Choice:
             record_all=everyone,
             ring_bytes=settings.ring_mib << 20,
             interrupts=settings.interrupts,
+            threads=settings.threads,
         ),
         "perf": lambda: PerfPairs(groups=settings.groups, threshold_ns=threshold, record_all=everyone),
         "switch": lambda: SwitchPairs(groups=settings.groups, threshold_ns=threshold),
@@ -65,7 +66,7 @@ def explain(mechanism: str, error: Exception) -> str:
     if not refused and not isinstance(error, TracefsPermissionError):
         return text
     capabilities = {
-        "ebpf": "cap_bpf,cap_perfmon,cap_dac_read_search",
+        "ebpf": "cap_bpf,cap_perfmon",
         "perf": "cap_perfmon,cap_ipc_lock,cap_dac_read_search",
     }.get(mechanism)
     if capabilities is None:

@@ -17,10 +17,17 @@ from collector.sched.layout import RecordKind
 KIND_TEXTS = {
     RecordKind.WOKEN: "run_queue",
     RecordKind.PREEMPTED: "preempted",
+    RecordKind.BLOCKED_UNINTERRUPTIBLE: "blocked_kernel",
+    RecordKind.BLOCKED_IO: "blocked_io",
+    RecordKind.BLOCKED_LOCK: "blocked_lock",
+    RecordKind.PAGE_FAULT: "page_fault",
     RecordKind.IRQ: "irq",
     RecordKind.SOFTIRQ: "softirq",
 }
-_IDLE = {RecordKind.WOKEN: "idle", RecordKind.PREEMPTED: "throttled"}
+THROTTLED = "throttled"
+# By pid 0: the CPU was free; a limit took it away; the wakeup came from an interrupt.
+_NOBODY = {RecordKind.WOKEN: "idle", RecordKind.PREEMPTED: "limit"}
+_KIND_BITS = 5
 
 
 class LabelSets:
@@ -53,8 +60,9 @@ class Intervals:
     """Turns layout.RECORD rows into INTERVALS columns of `host`; `softirqs` names the vectors.
 
     The culprit of a wait after a wakeup is the thread that had the CPU last before: over a long wait there may have
-    been others. `idle` means the CPU was free and the wait was waking it; `throttled`, that a runnable thread was
-    taken off for the idle task, which only a bandwidth limit does.
+    been others. `idle` means the CPU was free and the wait was waking it. A runnable thread that was taken off for
+    the idle task is `throttled`, which only a bandwidth limit does. The culprit of a blocked time is who ended it, the
+    holder of a lock mostly; `interrupt` where a device or a timer did.
     """
 
     def __init__(self, host: str, labels: LabelSets, softirqs: dict[int, str], irq_name: Callable[[int], str]) -> None:
@@ -72,6 +80,8 @@ class Intervals:
         kinds = np.zeros(max(RecordKind) + 1, dtype="<u2")
         for code, kind in enumerate(KIND_TEXTS):
             kinds[kind] = code
+        kind_code = kinds[records["kind"]]
+        kind_code[(records["kind"] == RecordKind.PREEMPTED) & (records["by_pid"] == 0)] = len(KIND_TEXTS)
         duration = records["duration_ns"].astype("<i8")
         n = len(records)
         return Columns(
@@ -79,13 +89,13 @@ class Intervals:
             {
                 "ts_ns": records["end_ns"].astype("<i8") - duration + offset_ns,
                 "duration_ns": duration,
-                "kind": kinds[records["kind"]],
+                "kind": kind_code,
                 "host": np.zeros(n, dtype="<u2"),
                 "thread": records["pid"].astype("<u4"),
                 "culprit": culprit,
                 "label_set": sets[label_code] if n else np.zeros(0, dtype="<u8"),
             },
-            {"kind": list(KIND_TEXTS.values()), "host": [self._host], "culprit": texts},
+            {"kind": [*KIND_TEXTS.values(), THROTTLED], "host": [self._host], "culprit": texts},
         )
 
     def _label_set(self, group: int, cpu: int, groups: Sequence[str]) -> int:
@@ -96,7 +106,7 @@ class Intervals:
 
     def _culprits(self, records: NDArray[np.void]) -> tuple[NDArray[np.uint16], list[str]]:
         """Codes and texts. One look at a text per distinct (kind, culprit); a pid keeps its name within a batch."""
-        keys = records["by_pid"].astype(np.int64) << 3 | records["kind"]
+        keys = records["by_pid"].astype(np.int64) << _KIND_BITS | records["kind"]
         _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
         texts: dict[str, int] = {}
         codes = np.zeros(len(first), dtype="<u2")
@@ -110,7 +120,7 @@ class Intervals:
             return "irq:timer" if by == LOCAL_TIMER else f"irq:{self._irq_name(by)}"
         if kind is RecordKind.SOFTIRQ:
             return f"softirq:{self._softirqs.get(by, by)}"
-        return _IDLE[kind] if by == 0 else bytes(row["by_comm"]).decode(errors="replace")
+        return _NOBODY.get(kind, "interrupt") if by == 0 else bytes(row["by_comm"]).decode(errors="replace")
 
 
 def irq_name(number: int, root: Path = Path("/sys/kernel/irq")) -> str:

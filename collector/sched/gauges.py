@@ -14,7 +14,8 @@ from collector.sched.mechanism import Totals
 from collector.sched.perf_ring import MIN_COVERAGE
 
 DELAY_KINDS = ("run_queue", "preempted")
-BLOCKED_KINDS = ("interruptible", "uninterruptible", "other")
+# In the order of layout.State from BLOCKED_INTERRUPTIBLE on.
+BLOCKED_KINDS = ("sleep", "blocked_kernel", "blocked_io", "blocked_lock", "page_fault", "other")
 STOLEN_KINDS = ("irq", "softirq")
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
 
@@ -104,6 +105,11 @@ def coverage(now: Totals, before: Totals) -> dict[str, float]:
         n = happened - earlier[1]
         shares[event] = min(1.0, (measured - earlier[0]) / n) if n > 0 else 1.0
     return shares
+
+
+def of_mechanism(name: str, sees: frozenset[str], threshold_ns: int) -> Gauge:
+    """Who measured, what it can know, and from which delay on there are intervals."""
+    return Gauge("scheduler_threshold_ns", threshold_ns, labels=(("mechanism", name), ("sees", ",".join(sorted(sees)))))
 
 
 def of_quality(shares: Mapping[str, float], lost: int) -> Iterable[Gauge]:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause OR Apache-2.0
 """Kernel programs that measure the time interrupts take, and from whom.
 
 Question: how much of a thread's time on the CPU went to interrupts? Between irq_handler_entry and irq_handler_exit,
@@ -8,10 +9,10 @@ Cost: one clock read and a few loads per event.
 
 from __future__ import annotations
 
-from collector.sched.bpf_asm import R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, R10, Assembler
+from collector.sched.bpf_asm import R0, R1, R2, R3, R4, R5, R7, R8, R9, R10, Assembler
+from collector.sched.event_fields import Numbers
 from collector.sched.layout import CPU_HEADER, GROUP, RECORD, SOFTIRQS, RecordKind, offset
 from collector.sched.runq_program import Shared, begin, find_group, finish, send_record
-from collector.sched.tracefs import Tracepoint
 
 _GET_CURRENT_PID_TGID, _GET_CURRENT_COMM = 14, 16
 # The tick has no IRQ number; the record says this one.
@@ -35,18 +36,18 @@ def irq_entry_program(shared: Shared) -> bytes:
     return finish(asm)
 
 
-def irq_exit_program(tracepoint: Tracepoint | None, shared: Shared) -> bytes:
-    """A hard interrupt ends; `tracepoint` is irq_handler_exit, or None for the tick."""
+def irq_exit_program(fields: Numbers | None, shared: Shared) -> bytes:
+    """A hard interrupt ends; `fields` are of irq_handler_exit, or None for the tick."""
     asm = Assembler()
     begin(asm, shared)
     asm.load(8, R9, R7, _header("irq_t_ns")).jump("==", R9, 0, "out").store(8, R7, _header("irq_t_ns"), 0)
     _duration(asm)
     asm.add_to(8, R7, _header("irqs"), 1, R1).add_to(8, R7, _header("irq_ns"), R9, R1)
     asm.add_to(8, R7, _header("nested_ns"), R9, R1)
-    if tracepoint is None:
+    if fields is None:
         asm.load_number(R1, LOCAL_TIMER)
     else:
-        asm.load(4, R1, R6, tracepoint.offset("irq", 4))
+        fields.load(asm, R1, "irq")
     asm.store(4, R10, _RECORD_AT + offset(RECORD, "by_pid"), R1)
     _charge(asm, shared, RecordKind.IRQ)
     return finish(asm)
@@ -60,7 +61,7 @@ def softirq_entry_program(shared: Shared) -> bytes:
     return finish(asm)
 
 
-def softirq_exit_program(tracepoint: Tracepoint, shared: Shared) -> bytes:
+def softirq_exit_program(fields: Numbers, shared: Shared) -> bytes:
     """A softirq ends."""
     asm = Assembler()
     begin(asm, shared)
@@ -68,7 +69,8 @@ def softirq_exit_program(tracepoint: Tracepoint, shared: Shared) -> bytes:
     # Hard interrupts inside are counted as their own.
     asm.load(8, R1, R7, _header("nested_ns")).alu("+", R9, R1)
     _duration(asm)
-    asm.load(4, R1, R6, tracepoint.offset("vec", 4)).store(4, R10, _RECORD_AT + offset(RECORD, "by_pid"), R1)
+    fields.load(asm, R1, "vec")
+    asm.store(4, R10, _RECORD_AT + offset(RECORD, "by_pid"), R1)
     asm.jump(">=", R1, SOFTIRQS, "out").alu("<<", R1, 3).alu("+", R1, R7)
     asm.add_to(8, R1, _header("softirqs"), 1, R2).add_to(8, R1, _header("softirq_ns"), R9, R2)
     _charge(asm, shared, RecordKind.SOFTIRQ)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from collector.sched import irq_program, runq_program
-from collector.sched.bpf_syscall import ArrayMap, RingBuffer, load_program, missed_runs
-from collector.sched.layout import GROUP, RECORD, SLOT, WATCH, cpu_dtype
+from collector.sched import routes, runq_program
+from collector.sched.bpf_syscall import ArrayMap, BpfError, RingBuffer, missed_runs
+from collector.sched.btf import BtfError
+from collector.sched.layout import GROUP, RECORD, SLOT, THREAD, WATCH, cpu_dtype
 from collector.sched.mechanism import ALL_SIGHTS, Totals
-from collector.sched.perf_event import attach_program, cpus
-from collector.sched.tracefs import TracefsError, tracepoint
+from collector.sched.perf_event import cpus
+from collector.sched.tracefs import TracefsError
 
 MAX_SLOTS = 1 << 18
 
@@ -29,13 +30,15 @@ class KernelPairs:
         record_all: records for threads that nobody observes, too.
         ring_bytes: a power of two; 72 bytes per record.
         interrupts: whether to measure interrupts as well.
+        threads: how many observed threads have histograms of their own, 30 kB each.
+        route: how the programs hang on the kernel, by name (`routes.ROUTES`); the first that works when None.
 
     Raises:
         TracefsError: tracefs is missing or differs. BpfError, VerifierError: the kernel refused.
     """
 
     name = "eBPF"
-    cost = "see docs/scheduler.md: about a sixth of a bare switch and wakeup; nothing of ours below the threshold"
+    cost = "see docs/scheduler.md: about a tenth of a bare switch and wakeup; nothing of ours below the threshold"
     blind = ""
     sees = ALL_SIGHTS
 
@@ -48,38 +51,46 @@ class KernelPairs:
         record_all: bool = False,
         ring_bytes: int = 8 << 20,
         interrupts: bool = True,
+        threads: int = 128,
+        route: str | None = None,
     ) -> None:
         self._fds: list[int] = []
         self._programs: list[int] = []
         self._maps: list[ArrayMap | RingBuffer] = []
         slots = _slots()
+        self._places: dict[int, int] = {}  # observed thread -> its histogram, from 1
         try:
             n_cpus = max(cpus("possible")) + 1
             cpu_type = cpu_dtype(groups)
             slot_map = self._map(ArrayMap.create("ts_slots", slots * SLOT.itemsize))
             watch_map = self._map(ArrayMap.create("ts_watch", slots * WATCH.itemsize))
             cpu_map = self._map(ArrayMap.create("ts_cpus", n_cpus * cpu_type.itemsize))
+            thread_map = self._map(ArrayMap.create("ts_threads", threads * THREAD.itemsize))
             self._ring = RingBuffer("ts_ring", ring_bytes, RECORD)
             self._maps.append(self._ring)
             self._slots: NDArray[np.void] = slot_map.bytes.view(SLOT)
             self._watch: NDArray[np.uint64] = watch_map.bytes.view(np.uint64)
             self._cpus: NDArray[np.void] = cpu_map.bytes.view(cpu_type)
+            self._threads: NDArray[np.uint32] = thread_map.bytes.view(THREAD)["histogram"]
             self._epoch = 0
-            self._attach(
-                runq_program.Shared(
-                    slot_map.fd,
-                    watch_map.fd,
-                    cpu_map.fd,
-                    self._ring.fd,
-                    slots,
-                    n_cpus,
-                    groups,
-                    threshold_ns,
-                    irq_threshold_ns,
-                    record_all,
-                ),
-                interrupts,
+            shared = runq_program.Shared(
+                slots_fd=slot_map.fd,
+                watch_fd=watch_map.fd,
+                cpus_fd=cpu_map.fd,
+                ring_fd=self._ring.fd,
+                slots=slots,
+                cpus=n_cpus,
+                groups=groups,
+                threshold_ns=threshold_ns,
+                irq_threshold_ns=irq_threshold_ns,
+                record_all=record_all,
+                threads_fd=thread_map.fd,
+                threads=threads,
             )
+            self.route = self._attach(shared, interrupts, route)
+            if self.route != routes.TYPED:
+                self.sees = ALL_SIGHTS - {"blocked_kinds"}
+                self.blind = "what a thread slept for: I/O, locks and page faults are not told apart"
         except BaseException:
             self.close()
             raise
@@ -89,8 +100,10 @@ class KernelPairs:
         mask = len(self._watch) - 1
         wanted: dict[int, int] = {}
         refused = {}
+        self._give_places(threads)
         for tid, group in threads.items():
-            if wanted.setdefault(tid & mask, group << 32 | tid) & 0xFFFFFFFF != tid:
+            entry = self._places.get(tid, 0) << 48 | group << 32 | tid
+            if wanted.setdefault(tid & mask, entry) & 0xFFFFFFFF != tid:
                 refused[tid] = "another observed thread holds its place in the table"
         for at in np.flatnonzero(self._watch).tolist():
             if at not in wanted:
@@ -124,7 +137,9 @@ class KernelPairs:
         header: NDArray[np.void] = self._cpus["header"].copy()
         runs, unpaired = int(groups["runs"].sum()), int(header["unpaired"].sum())
         unseen = int(header["unseen"].sum())
-        return Totals(groups, {"waits": (runs - unpaired, runs + unseen)}, int(header["lost"].sum()), header)
+        by_cpu: NDArray[np.uint32] = self._cpus["groups"]["histogram"].sum(axis=1, dtype=np.uint32)
+        waits = {"waits": (runs - unpaired, runs + unseen)}
+        return Totals(groups, waits, int(header["lost"].sum()), header, by_cpu, self._by_thread())
 
     def missed(self) -> int:
         """How often the kernel skipped one of the programs because another one was running on that CPU."""
@@ -142,45 +157,39 @@ class KernelPairs:
         self._maps.append(created)
         return created
 
-    def _attach(self, shared: runq_program.Shared, interrupts: bool) -> None:
-        switch, wakeup = tracepoint("sched", "sched_switch"), tracepoint("sched", "sched_wakeup")
-        new, fork = tracepoint("sched", "sched_wakeup_new"), tracepoint("sched", "sched_process_fork")
-        programs = [
-            (fork.id, "ts_fork", runq_program.fork_program(fork, shared)),
-            (wakeup.id, "ts_wakeup", runq_program.wakeup_program(wakeup, shared, new=False)),
-            (new.id, "ts_wakeup_new", runq_program.wakeup_program(new, shared, new=True)),
-            (switch.id, "ts_switch", runq_program.switch_program(switch, shared)),
-        ]
-        if interrupts:
-            programs += _interrupt_programs(shared)
-        first_cpu = cpus("online")[0]
-        loaded = []
-        for number, name, code in programs:
-            program = load_program(name, code)
-            self._programs.append(program)
-            loaded.append((number, program))
-        for number, program in loaded:
-            self._fds.append(attach_program(number, program, first_cpu))
+    def _give_places(self, threads: Mapping[int, int]) -> None:
+        """A histogram of its own for every observed thread, as long as there are any; who leaves gives it back."""
+        for tid in self._places.keys() - threads.keys():
+            # Off the list before the place can be another's, so that the kernel counts for the right one.
+            at = tid & (len(self._watch) - 1)
+            if int(self._watch[at]) & 0xFFFFFFFF == tid:
+                self._watch[at] = 0
+            del self._places[tid]
+        free = iter(sorted(set(range(1, len(self._threads) + 1)) - set(self._places.values())))
+        for tid in threads:
+            if tid not in self._places and (place := next(free, None)) is not None:
+                self._threads[place - 1] = 0
+                self._places[tid] = place
 
+    def _by_thread(self) -> dict[int, NDArray[np.uint32]]:
+        return {tid: self._threads[place - 1].copy() for tid, place in self._places.items()}
 
-def _interrupt_programs(shared: runq_program.Shared) -> Iterable[tuple[int, str, bytes]]:
-    entry, leave = tracepoint("irq", "irq_handler_entry"), tracepoint("irq", "irq_handler_exit")
-    soft_entry, soft_leave = tracepoint("irq", "softirq_entry"), tracepoint("irq", "softirq_exit")
-    programs = [
-        (entry.id, "ts_irq_entry", irq_program.irq_entry_program(shared)),
-        (leave.id, "ts_irq_exit", irq_program.irq_exit_program(leave, shared)),
-        (soft_entry.id, "ts_soft_entry", irq_program.softirq_entry_program(shared)),
-        (soft_leave.id, "ts_soft_exit", irq_program.softirq_exit_program(soft_leave, shared)),
-    ]
-    try:
-        tick, tock = tracepoint("irq_vectors", "local_timer_entry"), tracepoint("irq_vectors", "local_timer_exit")
-    except TracefsError:
-        return programs  # only x86 names its tick
-    return [
-        *programs,
-        (tick.id, "ts_tick_entry", irq_program.irq_entry_program(shared)),
-        (tock.id, "ts_tick_exit", irq_program.irq_exit_program(None, shared)),
-    ]
+    def _attach(self, shared: runq_program.Shared, interrupts: bool, wanted: str | None) -> str:
+        """Load and attach by the first route that works; the reasons of the others are lost when one does."""
+        failed: list[Exception] = []
+        for name, route in routes.ROUTES.items():
+            if wanted not in (None, name):
+                continue
+            try:
+                self._programs, self._fds = route(shared, interrupts)
+            except (BtfError, BpfError, TracefsError) as error:
+                failed.append(error)
+            else:
+                return name
+        # The plain route needs the least; what keeps it away keeps all away.
+        if isinstance(failed[-1], BtfError):
+            raise TracefsError(str(failed[-1])) from failed[-1]
+        raise failed[-1]
 
 
 def _slots(pid_max: Path = Path("/proc/sys/kernel/pid_max")) -> int:

@@ -21,19 +21,30 @@ class State(IntEnum):
     NONE = 0
     WOKEN = 1
     PREEMPTED = 2
-    BLOCKED_INTERRUPTIBLE = 3
-    BLOCKED_UNINTERRUPTIBLE = 4
-    BLOCKED_OTHER = 5  # stopped, idle kernel thread, or dead
-    RUNNING = 6
+    BLOCKED_INTERRUPTIBLE = 3  # asleep until something happens, or until a time
+    BLOCKED_UNINTERRUPTIBLE = 4  # inside the kernel: its locks and memory; I/O too, where that cannot be told apart
+    BLOCKED_IO = 5  # uninterruptible, and accounted as waiting for I/O (task_struct.in_iowait)
+    BLOCKED_LOCK = 6  # in a futex call: a lock, a condition, an empty queue; observed threads only
+    PAGE_FAULT = 7  # inside a page fault, for whatever; observed threads only
+    BLOCKED_OTHER = 8  # stopped, idle kernel thread, or dead
+    RUNNING = 9
+    OBSERVED = 10  # running, and observed
 
 
 class RecordKind(IntEnum):
-    """What a record is about; the first two are `State` values."""
+    """What a record is about; all but the interrupts are `State` values."""
 
     WOKEN = 1
     PREEMPTED = 2
-    IRQ = 6
-    SOFTIRQ = 7
+    BLOCKED_UNINTERRUPTIBLE = 4
+    BLOCKED_IO = 5
+    BLOCKED_LOCK = 6
+    PAGE_FAULT = 7
+    IRQ = 16
+    SOFTIRQ = 17
+
+
+BLOCKED_STATES = State.BLOCKED_OTHER - State.BLOCKED_INTERRUPTIBLE + 1
 
 
 # One cache line per thread, found at pid modulo the number of slots.
@@ -51,19 +62,22 @@ SLOT = np.dtype(
     ]
 )
 
-# Who is observed: at pid modulo the number of slots; pid in the lower half, group in the upper.
-WATCH = np.dtype([("pid", "<u4"), ("group", "<u4")])
+# Who is observed: at pid modulo the number of slots. `place` is that of its own histogram, from 1; 0: it has none.
+WATCH = np.dtype([("pid", "<u4"), ("group", "<u2"), ("place", "<u2")])
+
+# The histogram of one observed thread. A thread runs on one CPU at a time, so nobody else writes it.
+THREAD = np.dtype([("histogram", "<u4", (2, BUCKETS))])
 
 GROUP = np.dtype(
     [
         ("runs", "<u8"),  # times a thread of the group was given a CPU
         ("migrations", "<u8"),  # of these on another CPU than before
-        ("long", "<u8"),  # delays above the threshold
+        ("long", "<u8"),  # delays and blocked times above the threshold
         ("delays", "<u8", (2,)),
         ("delay_ns", "<u8", (2,)),
         ("max_ns", "<u8", (2, 2)),  # [epoch][kind]: the collector reads one epoch while the kernel fills the other
-        ("blocked", "<u8", (3,)),
-        ("blocked_ns", "<u8", (3,)),
+        ("blocked", "<u8", (BLOCKED_STATES,)),  # from State.BLOCKED_INTERRUPTIBLE on
+        ("blocked_ns", "<u8", (BLOCKED_STATES,)),
         ("stolen", "<u8", (2,)),  # interrupts that hit the group's threads: hard, soft
         ("stolen_ns", "<u8", (2,)),
         ("histogram", "<u4", (2, BUCKETS)),

@@ -20,6 +20,8 @@ class SchedulerSettings(Section, frozen=True, kw_only=True):
         interrupts: measure interrupts.
         groups: how many groups of threads (services) are counted apart, all others included.
         report: how often percentiles and counters are handed over.
+        intervals_per_second: at most so many intervals are kept, the longest of each poll; the others count as lost.
+        threads: how many observed threads have percentiles of their own; 30 kB of kernel memory each.
         ring_mib: memory of the kernel's ring, a power of two; 14,500 delays per MiB.
     """
 
@@ -32,6 +34,8 @@ class SchedulerSettings(Section, frozen=True, kw_only=True):
     interrupts: bool = True
     groups: int = 8
     report: str = "10s"
+    intervals_per_second: int = 20_000
+    threads: int = 128
     ring_mib: int = 8
 
     def validate(self) -> None:
@@ -42,6 +46,10 @@ class SchedulerSettings(Section, frozen=True, kw_only=True):
             raise ConfigError("report", "must be longer than 0")
         if self.ring_mib < 1 or self.ring_mib & (self.ring_mib - 1):
             raise ConfigError("ring_mib", f"{self.ring_mib} must be a power of two")
+        if self.intervals_per_second < 1:
+            raise ConfigError("intervals_per_second", f"{self.intervals_per_second} must be at least 1")
+        if not 1 <= self.threads <= 4096:
+            raise ConfigError("threads", f"{self.threads} must be between 1 and 4096")
         if not 2 <= self.groups <= 256:
             raise ConfigError("groups", f"{self.groups} must be between 2 and 256: one is that of all others")
         if (self.observe == "pids") != bool(self.pids):

@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from collector.clock import ClockReading
 from collector.record import GAUGES, Columns, DropReason
-from collector.sched import gauges, psi
+from collector.sched import counts, gauges, psi
 from collector.sched.choose import choose
 from collector.sched.culprits import Intervals, LabelSets, irq_name
 from collector.sched.mechanism import Mechanism, Totals
@@ -24,6 +27,9 @@ from collector.sources import Availability, Poll
 # The processes to observe now, by pid, with the name of their service.
 Processes = Callable[[], Mapping[int, str]]
 _REFRESH_NS = 1_000_000_000
+_BURST_NS = 2_000_000_000  # after a pause no more intervals at once than of this time
+# include/linux/interrupt.h; tracefs says the same where it can be read.
+_SOFTIRQS = ("HI", "TIMER", "NET_TX", "NET_RX", "BLOCK", "IRQ_POLL", "TASKLET", "SCHED", "HRTIMER", "RCU")
 
 
 class SchedulerSource:
@@ -37,6 +43,7 @@ class SchedulerSource:
         self._processes = processes
         self._settings = settings or SchedulerSettings()
         self._report_ns = duration_ns(self._settings.report, "report")
+        self._threshold_ns = duration_ns(self._settings.threshold, "threshold")
         self._groups = Groups(self._settings.groups)
         self._labels = LabelSets()
         self._busy = BusyThreads()
@@ -45,7 +52,8 @@ class SchedulerSource:
         self._mechanism: Mechanism | None = None
         self._totals: Totals | None = None
         self._pressure = psi.Pressure({}, None)
-        self._lost = 0
+        self._lost = self._thinned = 0
+        self._polled_ns = 0
         self._unobservable: Mapping[int, str] = {}
 
     def start(self, positions: Mapping[str, int]) -> Availability:  # noqa: ARG002  (a live source has no place to resume)
@@ -74,7 +82,7 @@ class SchedulerSource:
             self._refresh()
             self._refreshed_ns = now
         if self._mechanism is not None:
-            records = self._mechanism.drain()
+            records = self._longest(self._mechanism.drain(), now, poll)
             if len(records):
                 poll.columns.append(self._intervals.columns(records, clock.offset_ns, self._groups.names))
         if now - self._reported_ns >= self._report_ns:
@@ -83,6 +91,18 @@ class SchedulerSource:
         if new_labels is not None:
             poll.columns.append(new_labels)
         return poll
+
+    def _longest(self, records: NDArray[np.void], now_ns: int, poll: Poll) -> NDArray[np.void]:
+        """The records if they are not too many, else the longest of them in order of time; the others are counted."""
+        elapsed, self._polled_ns = min(now_ns - self._polled_ns, _BURST_NS), now_ns
+        most = max(1, self._settings.intervals_per_second * elapsed // 1_000_000_000)
+        surplus = len(records) - most
+        if surplus <= 0:
+            return records
+        self._thinned += surplus
+        poll.drops[DropReason.SOURCE_LOST] = poll.drops.get(DropReason.SOURCE_LOST, 0) + surplus
+        kept: NDArray[np.void] = records[np.sort(np.argpartition(records["duration_ns"], surplus)[surplus:])]
+        return kept
 
     def close(self) -> None:
         """Detach."""
@@ -107,9 +127,13 @@ class SchedulerSource:
 
     def _report(self, poll: Poll, clock: ClockReading) -> None:
         first = self._reported_ns == 0
+        period_ns = clock.monotonic_ns - self._reported_ns
         self._reported_ns = clock.monotonic_ns
         busy = self._busy.update(self._threads, clock.monotonic_ns)
-        rows = [*self._pressure_gauges(), *self._mechanism_gauges(poll)]
+        rows = [
+            *self._pressure_gauges(),
+            *self._mechanism_gauges(poll, None if first else (clock.realtime_ns, period_ns)),
+        ]
         rows += [
             gauges.Gauge("scheduler_not_observable", 1, self._groups.names[self._threads[tid]], (("thread", str(tid)),))
             for tid in {*busy, *self._unobservable} & set(self._threads)
@@ -117,20 +141,30 @@ class SchedulerSource:
         if not first:  # the first period began before anything was observed
             poll.columns.append(self._gauge_columns(rows, clock.realtime_ns))
 
-    def _mechanism_gauges(self, poll: Poll) -> Iterable[gauges.Gauge]:
+    def _mechanism_gauges(self, poll: Poll, ended_ns: tuple[int, int] | None) -> Iterable[gauges.Gauge]:
         if self._mechanism is None or self._totals is None:
             return []
         totals, before = self._mechanism.totals(), self._totals
         self._totals = totals
+        sees = self._mechanism.sees
         if totals.lost > self._lost:
-            poll.drops[DropReason.SOURCE_LOST] = totals.lost - self._lost
+            lost = totals.lost - self._lost
+            poll.drops[DropReason.SOURCE_LOST] = poll.drops.get(DropReason.SOURCE_LOST, 0) + lost
             self._lost = totals.lost
         shares = gauges.coverage(totals, before)
         period = gauges.difference(totals.groups, before.groups)
         rows = [
-            *gauges.of_groups(period, self._groups.names, self._mechanism.sees, min(shares.values(), default=None)),
-            *gauges.of_quality(shares, totals.lost - before.lost),
+            *gauges.of_groups(period, self._groups.names, sees, min(shares.values(), default=None)),
+            *gauges.of_quality(shares, totals.lost - before.lost + self._thinned),
+            gauges.of_mechanism(self._mechanism.name, sees, self._threshold_ns),
         ]
+        self._thinned = 0
+        if ended_ns is not None:
+            services = {tid: self._groups.names[group] for tid, group in self._threads.items()}
+            found = counts.scopes(totals, before, self._groups.names, sees, services)
+            made = counts.columns(self._host, found, sees, *ended_ns)
+            if made is not None:
+                poll.columns.append(made)
         if totals.header is not None and before.header is not None:
             rows += gauges.of_cpus(totals.header, before.header, self._softirqs)
         return rows
@@ -168,4 +202,4 @@ def _softirq_names() -> dict[int, str]:
     try:
         return tracepoint("irq", "softirq_exit").symbols
     except TracefsError:
-        return {}
+        return dict(enumerate(_SOFTIRQS))

@@ -30,7 +30,7 @@ class SchedstatSource:
 
     Gauges, per second of wall time since the last poll, summed over the threads of one name in one process:
     `sched.run_delay_ns`, `sched.run_ns`, `sched.slices` (labels `pid`, `thread`). For the host: `cpu.steal_ns` and
-    `pressure.{cpu,io,memory}.{some,full}_ns`. Interval `run_queue`: a thread waited more than `threshold_ns` in one
+    `pressure.{cpu,io,memory}.{some,full}_ns`. Interval `run_queue_sum`: a thread waited more than `threshold_ns` in one
     poll; it starts with the poll and lasts as long as the thread waited.
 
     Args:
@@ -190,7 +190,7 @@ class SchedstatSource:
             {
                 "ts_ns": start_ns,
                 "duration_ns": change.run_delay_ns,
-                "kind": "run_queue",
+                "kind": "run_queue_sum",
                 "host": self._host,
                 "thread": tid,
                 "label_set": _label_set({"pid": str(pid), "thread": thread}, labels),

@@ -51,6 +51,7 @@ class Retention(Section, frozen=True, kw_only=True):
     stamps_kept: int = 720
     gauges: int = 168
     intervals: int = 168
+    delay_counts: int = 168
     clock: int = 720
     flows: int = 168
     feeds: int = 720

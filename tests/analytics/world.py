@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import json
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analytics.paths import Path, paths_from
+from collector.keys import hash64
 from collector.points import BUILT_IN
 from collector.store import Store
 from collector.store.blocks import from_rows
@@ -104,6 +106,20 @@ def beat(
             }
         ],
     )  # fmt: skip
+
+
+def put_rows(store: Store, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Rows of one shipped table as the landing writes them, without a ledger row."""
+    tail = {"batch": next(_sequence), "cut_day": 20_254}
+    _insert(store, table, [{**tail, "seq": i, **row} for i, row in enumerate(rows)])
+
+
+def label_set(store: Store, labels: Mapping[str, str]) -> int:
+    """Intern a label set and return its id."""
+    text = json.dumps(labels, sort_keys=True, separators=(",", ":"))
+    name = hash64("labels", text)
+    put_rows(store, "label_sets", [{"label_set": name, "labels": text}])
+    return name
 
 
 def _insert(store: Store, table: str, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -190,6 +190,8 @@ def test_a_message_has_its_timeline_under_every_form_of_its_key(client: httpx.Cl
         assert found["key"] == f"0x{key:016x}"
     assert [s["point"] for s in found["stamps"]] == ["app_ingress", "app_decision", "app_egress"]
     assert found["stamps"][-1]["since_start_ns"] == DECIDE[17] + SEND[17]
+    assert [s["step_ns"] for s in found["stamps"]] == [0, DECIDE[17], SEND[17]]
+    assert [s["parts"] for s in found["stamps"]] == [[], None, None]  # nobody measured the scheduler there
     csv = pl.read_csv(io.BytesIO(client.get("/v1/messages/order:17?format=csv").content))
     assert csv["ts_ns"].to_list() == stamps
     assert client.get("/v1/messages/order:99999").status_code == 404
@@ -245,7 +247,7 @@ def test_wrong_questions_are_named(client: httpx.Client, path: str, named: str) 
 def test_every_json_answer_fits_its_description(client: httpx.Client) -> None:
     from pydantic import BaseModel
 
-    from api.routes import completeness, delivery, latency, messages, paths
+    from api.routes import completeness, delivery, latency, messages, paths, scheduler
 
     asked: list[tuple[str, type[BaseModel]]] = [
         ("/v1/latency?path=order", latency.Latency),
@@ -255,6 +257,7 @@ def test_every_json_answer_fits_its_description(client: httpx.Client) -> None:
         ("/v1/paths", paths.PathList),
         ("/v1/messages?path=order&limit=3", messages.Slowest),
         ("/v1/messages/order:17", messages.Timeline),
+        ("/v1/scheduler/budget?path=order&limit=50", scheduler.Budget),
         ("/v1/ledger", delivery.Ledger),
         ("/v1/collectors", delivery.Collectors),
         ("/v1/completeness?step=1m", completeness.CompletenessAnswer),

@@ -105,6 +105,29 @@ ORDER BY (host, thread, ts)
 TTL toDateTime(ts) + INTERVAL {retention.intervals} HOUR
 SETTINGS {durable};
 
+-- Counts of run-queue delays per bucket in the period that ends at ts: of a host, a service, a CPU or a thread (scope).
+-- Complete where the mechanism sees every switch; max_ns is the period's longest delay, repeated in each of its rows.
+CREATE TABLE IF NOT EXISTS delay_counts (
+    ts           DateTime64(9, 'UTC')   CODEC(Delta, ZSTD(1)),
+    duration_ns  Int64                  CODEC(T64, ZSTD(1)),
+    scope        LowCardinality(String) CODEC(ZSTD(1)),
+    host         LowCardinality(String) CODEC(ZSTD(1)),
+    service      LowCardinality(String) CODEC(ZSTD(1)),
+    thread       UInt32                 CODEC(T64, ZSTD(1)),
+    cpu          Nullable(Int32)        CODEC(ZSTD(1)),
+    kind         LowCardinality(String) CODEC(ZSTD(1)),
+    bucket       Int32                  CODEC(Delta, ZSTD(1)),
+    n            UInt64                 CODEC(T64, ZSTD(1)),
+    max_ns       Nullable(Int64)        CODEC(ZSTD(1)),
+    batch        UInt64                 CODEC(ZSTD(1)),
+    seq          UInt64                 CODEC(Delta, ZSTD(1)),
+    cut_day      Date                   CODEC(ZSTD(1))
+) ENGINE = MergeTree
+PARTITION BY cut_day
+ORDER BY (scope, host, ts, kind, bucket)
+TTL toDateTime(ts) + INTERVAL {retention.delay_counts} HOUR
+SETTINGS {durable};
+
 -- What each clock said of itself. event: sample is the bound that stamps got, stated what another authority said;
 -- step, sync_lost and sync_gained are what happened.
 CREATE TABLE IF NOT EXISTS clock (

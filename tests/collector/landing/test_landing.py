@@ -22,7 +22,19 @@ from collector.frames import Stream, encode
 from collector.keys import hash64
 from collector.landing import Landed, Landing, LandingSettings, RejectedError, record_heartbeats
 from collector.points import BUILT_IN, Point
-from collector.record import CHANGES, CLOCK, GAUGES, INTERVALS, LABEL_SETS, LINKS, STAMPS, Columns, DropReason, Table
+from collector.record import (
+    CHANGES,
+    CLOCK,
+    DELAY_COUNTS,
+    GAUGES,
+    INTERVALS,
+    LABEL_SETS,
+    LINKS,
+    STAMPS,
+    Columns,
+    DropReason,
+    Table,
+)
 from collector.settings import ConfigError, section
 from collector.store import OutcomeUnknownError, StoreError
 from collector.store.embedded import EmbeddedStore, open_embedded
@@ -96,13 +108,14 @@ def test_every_table_lands_once(store: EmbeddedStore, landing: Landing, sender: 
         (DropReason.RING_OVERWRITTEN, 1_000_000),
         (INTERVALS, [{"ts_ns": NOW, "duration_ns": 5, "kind": "run_queue"}]),
         (CLOCK, [{"ts_ns": NOW, "clock": "MONOTONIC", "event": "sample", "frequency_ppb": 0.5}]),
+        (DELAY_COUNTS, [{"ts_ns": NOW, "duration_ns": 9, "scope": "cpu", "cpu": 1, "bucket": 300, "n": 2}]),
         (LABEL_SETS, [{"label_set": hash64("labels", labels), "labels": labels}]),
         (CHANGES, [changed()]),
         (STAMPS, [stamp(3, host="b", service="other")]),
     )
     landed = land(landing, batch)
     assert (landed.status, landed.events, landed.stored, landed.quarantined, landed.dropped) == (
-        "stored", 1_000_009, 9, 0, 1_000_000,
+        "stored", 1_000_010, 10, 0, 1_000_000,
     )  # fmt: skip
     assert landed.boot_id == store.boot_id()
     assert rows(store, batch) == [0, 1, 1_000_008]
@@ -115,6 +128,7 @@ def test_every_table_lands_once(store: EmbeddedStore, landing: Landing, sender: 
     assert row is not None
     assert dict(zip(row["tables"], row["table_rows"], strict=True)) == {
         "stamps": 3, "links": 1, "gauges": 1, "intervals": 1, "clock": 1, "label_sets": 1, "changes": 1,
+        "delay_counts": 1,
     }  # fmt: skip
     assert (row["reasons"], row["reason_counts"]) == (["ring_overwritten"], [1_000_000])
     assert (row["first_ns"], row["last_ns"], row["cut_ns"]) == (NOW - S + 1, NOW, NOW)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from collector.sched.bpf_syscall import VerifierError
 from collector.sched.choose import explain
 from collector.sched.kernel_pairs import KernelPairs
 from collector.sched.perf_ring import PerfRings
@@ -21,6 +22,8 @@ def kernel_pairs() -> Iterator[Callable[..., KernelPairs]]:
     def make(**arguments: Any) -> KernelPairs:
         try:
             made.append(KernelPairs(**arguments))
+        except VerifierError:
+            raise  # our program is wrong: no reason to skip
         except (TracefsError, OSError) as error:
             pytest.skip(f"no eBPF here: {explain('ebpf', error)}")
         return made[-1]

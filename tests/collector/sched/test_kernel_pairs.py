@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import threading
 import time
 from collections.abc import Callable
@@ -17,8 +18,9 @@ from collector.sched.bpf_asm import R0, R1, Assembler
 from collector.sched.bpf_syscall import VerifierError, load_program
 from collector.sched.delay_buckets import BUCKETS, bucket_index
 from collector.sched.kernel_pairs import KernelPairs
-from collector.sched.layout import RecordKind
+from collector.sched.layout import RecordKind, State
 from collector.sched.mechanism import Totals
+from collector.sched.routes import RECORD, TYPED
 from collector.sched.tracefs import tracepoint
 from tests.collector.sched.workloads import FAIR_SPIN, PING_PONG, SLEEPER, SPIN, go, line, script
 
@@ -242,3 +244,124 @@ def test_a_program_that_the_verifier_refuses_is_quoted(kernel_pairs: Make) -> No
     assert "invalid bpf_context access" in str(refused.value)
     with pytest.raises(VerifierError, match="R0 !read_ok"):
         load_program("empty", Assembler().exit().assemble())
+
+
+# Sleeps in a known way for a known time and says its tid first.
+SLEEPS = """
+import mmap, os, sys, tempfile, threading, time
+print(threading.get_native_id(), flush=True)
+sys.stdin.readline()
+if sys.argv[1] == "lock":
+    lock = threading.Lock()
+    lock.acquire()
+    threading.Thread(target=lambda: (open(f"/proc/self/task/{threading.get_native_id()}/comm", "w").write("holder"),
+                                     time.sleep(0.05), lock.release())).start()
+    lock.acquire()
+elif sys.argv[1] == "sleep":
+    time.sleep(0.05)
+elif sys.argv[1] == "io":
+    with open(sys.argv[2], "r+b", buffering=0) as file:
+        for _ in range(50):
+            file.write(os.urandom(1 << 16)); os.fsync(file.fileno())
+elif sys.argv[1] == "fault":
+    with open(sys.argv[2], "r+b") as file:
+        memory = mmap.mmap(file.fileno(), 0)
+        memory.madvise(mmap.MADV_RANDOM)
+        for at in range(0, len(memory), 1 << 16): memory[at]
+print("done", flush=True)
+sys.stdin.readline()
+"""
+
+
+def slept(pairs: KernelPairs, how: str, *arguments: object) -> tuple[np.ndarray, np.ndarray]:
+    """The records and blocked times (layout.State from BLOCKED_INTERRUPTIBLE on) of a thread that sleeps so."""
+    with script(SLEEPS, how, *arguments) as process:
+        tid = int(line(process))
+        time.sleep(0.02)
+        pairs.observe({tid: 1})
+        pairs.drain()
+        before = pairs.totals().groups[1]
+        go(process)
+        assert line(process) == "done\n"
+        records, after = pairs.drain(), pairs.totals().groups[1]
+        pairs.observe({})
+    return records[records["pid"] == tid], after["blocked_ns"] - before["blocked_ns"]
+
+
+@pytest.fixture
+def typed(kernel_pairs: Make) -> KernelPairs:
+    """Programs that read the kernel's own structures, or a skip."""
+    pairs = kernel_pairs(threshold_ns=1_000_000)
+    if pairs.route != TYPED:
+        pytest.skip("this kernel has no type information: sleeps are not told apart")
+    if platform.machine() != "x86_64":
+        pytest.skip("system calls are read on x86-64 only")
+    return pairs
+
+
+def of_kind(records: np.ndarray, kind: RecordKind) -> np.ndarray:
+    return records[records["kind"] == kind]
+
+
+def test_a_wait_for_a_lock_names_who_let_go(typed: KernelPairs) -> None:
+    records, blocked = slept(typed, "lock")
+    (wait,) = [r for r in of_kind(records, RecordKind.BLOCKED_LOCK) if r["duration_ns"] >= 40_000_000]
+    assert wait["by_comm"] == b"holder"
+    assert 40_000_000 <= wait["duration_ns"] <= blocked[State.BLOCKED_LOCK - State.BLOCKED_INTERRUPTIBLE]
+
+
+def test_a_sleep_of_ones_own_will_is_counted_and_no_interval(typed: KernelPairs) -> None:
+    records, blocked = slept(typed, "sleep")
+    assert not np.isin(records["kind"], [RecordKind.BLOCKED_LOCK, RecordKind.BLOCKED_IO, RecordKind.PAGE_FAULT]).any()
+    assert blocked[0] >= 50_000_000
+
+
+def on_disk(tmp_path: Path) -> Path:
+    """A file of 8 MiB on a disk that makes its readers wait."""
+    path = tmp_path / "file"
+    path.write_bytes(os.urandom(8 << 20))
+    fd = os.open(path, os.O_RDONLY)
+    os.fsync(fd)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(fd)
+    return path
+
+
+def test_waits_for_the_disk_are_io(typed: KernelPairs, tmp_path: Path) -> None:
+    _, blocked = slept(typed, "io", on_disk(tmp_path))
+    waited = int(blocked[State.BLOCKED_IO - State.BLOCKED_INTERRUPTIBLE])
+    if not blocked[1:3].any():
+        pytest.skip("this file system never makes a writer wait")
+    assert waited > 0
+
+
+def test_waits_inside_a_page_fault_are_page_faults(typed: KernelPairs, tmp_path: Path) -> None:
+    _, blocked = slept(typed, "fault", on_disk(tmp_path))
+    faults = int(blocked[State.PAGE_FAULT - State.BLOCKED_INTERRUPTIBLE])
+    if not blocked[1:].any():
+        pytest.skip("this file system keeps the file in memory: no fault had to wait")
+    assert faults > 0
+    assert int(blocked[State.BLOCKED_LOCK - State.BLOCKED_INTERRUPTIBLE]) == 0
+
+
+@pytest.mark.parametrize("route", [TYPED, RECORD])
+def test_both_routes_count_the_same_runs_and_threads_have_histograms(kernel_pairs: Make, route: str) -> None:
+    pairs = kernel_pairs(route=route, threads=1)
+    tid, (_, _, runs) = observed_sleeper(pairs, 100)
+    del tid
+    totals = pairs.totals()
+    assert runs - 1 - missed(totals) <= int(totals.groups[1]["runs"]) <= runs + 1
+    me, other = threading.get_native_id(), os.getppid()
+    pairs.observe({me: 1, other: 1})
+    for _ in range(30):
+        time.sleep(0.0005)
+    now = pairs.totals()
+    (counted,) = now.by_thread.values()  # there is room for one
+    assert list(now.by_thread) == [me]
+    assert int(counted.sum()) >= 29 - missed(now)
+    pairs.observe({other: 1})
+    assert list(pairs.totals().by_thread) == [other]
+    assert now.by_cpu is not None
+    per_cpu = now.by_cpu.sum(axis=0)
+    # Read one after the other while the box runs on.
+    assert int(per_cpu.sum()) >= int(now.groups["histogram"].sum(dtype=np.uint64))

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from collector.sched.delay_buckets import bucket_bounds
 from collector.sched.kernel_pairs import KernelPairs
+from collector.sched.layout import RecordKind
 from collector.sched.perf_ring import MIN_COVERAGE, PerfRings
 from collector.sched.tracefs import ROOTS
 from tests.collector.sched.workloads import BUSY_BOX, PING_PONG, go, script
@@ -219,7 +220,8 @@ def test_every_wakeup_and_run_on_a_quiet_box_is_also_in_ftrace(
         end_ns = time.monotonic_ns()
     (ftrace / "tracing_on").write_text("0")
     records = pairs.drain()
-    mine = records[(records["end_ns"] > start_ns) & (records["end_ns"] <= end_ns)]
+    waits = np.isin(records["kind"], [RecordKind.WOKEN, RecordKind.PREEMPTED])
+    mine = records[waits & (records["end_ns"] > start_ns) & (records["end_ns"] <= end_ns)]
 
     runs: list[tuple[float, int]] = []
     for text in (ftrace / "trace").read_text().splitlines():

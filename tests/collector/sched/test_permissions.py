@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from collector.sched.kernel_pairs import KernelPairs
 from tests.needs import program
 
 ROOT = Path(__file__).parents[3]
@@ -78,7 +79,7 @@ def test_with_nothing_own_preemptions_are_seen_and_the_reason_names_the_command(
     assert (status, mechanism) == ("degraded", "switch records")
     assert kinds == ["preempted"]
     assert "does not see delays after a wakeup" in reason
-    assert "run `setcap cap_bpf,cap_perfmon,cap_dac_read_search+ep " in reason
+    assert "run `setcap cap_bpf,cap_perfmon+ep " in reason
 
 
 def test_with_perfmon_the_rings_fit_into_what_may_be_locked() -> None:
@@ -89,15 +90,15 @@ def test_with_perfmon_the_rings_fit_into_what_may_be_locked() -> None:
     assert "setcap cap_bpf" in reason
 
 
-def test_with_bpf_but_no_way_into_tracefs_the_missing_capability_is_named() -> None:
-    _, reason, mechanism, _ = level("perfmon", "bpf")
-    if mechanism == "eBPF":
-        pytest.skip("tracefs is readable for everybody here")
-    assert mechanism == "switch records"
-    assert "sched_switch/format is not readable; run `setcap cap_bpf,cap_perfmon,cap_dac_read_search+ep" in reason
-
-
-def test_with_bpf_perfmon_and_tracefs_nothing_is_missing() -> None:
-    status, reason, mechanism, kinds = level("perfmon", "bpf", "dac_read_search")
-    assert (status, reason, mechanism) == ("running", "", "eBPF")
+def test_with_bpf_and_perfmon_nothing_is_missing_and_tracefs_is_not_needed() -> None:
+    status, reason, mechanism, kinds = level("perfmon", "bpf")
+    if mechanism != "eBPF":
+        pytest.skip(f"no type information in this kernel: {reason}")
+    assert (status, reason) == ("running", "")
     assert "preempted" in kinds
+
+
+def test_without_type_information_what_is_not_told_apart_is_said(kernel_pairs: Callable[..., KernelPairs]) -> None:
+    pairs = kernel_pairs(route="record")
+    assert "blocked_kinds" not in pairs.sees
+    assert "page faults are not told apart" in pairs.blind

@@ -8,9 +8,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from collector.record import Columns, DropReason
+from collector.sched.layout import RECORD
 from collector.sched.settings import SchedulerSettings
 from collector.sched.source import SchedulerSource
 from collector.sources import Poll
@@ -114,7 +116,13 @@ def test_a_thread_that_polls_without_a_switch_is_reported_not_called_idle(monkey
 def test_records_that_found_the_ring_full_are_drops(kernel_pairs: object) -> None:
     del kernel_pairs  # only its skip is wanted: the ring of this test belongs to the source
     settings = SchedulerSettings(
-        mechanism="ebpf", observe="all", threshold="0ns", irq_threshold="0ns", ring_mib=1, report="10ms"
+        mechanism="ebpf",
+        observe="all",
+        threshold="0ns",
+        irq_threshold="0ns",
+        ring_mib=1,
+        report="10ms",
+        intervals_per_second=10_000_000,
     )
     source = SchedulerSource("here", dict, settings)
     if source.start({}).status != "running":
@@ -141,6 +149,21 @@ def test_records_that_found_the_ring_full_are_drops(kernel_pairs: object) -> Non
             os.close(fd)
     assert poll.drops[DropReason.SOURCE_LOST] > 0
     assert sum(len(c) for c in tables([poll], "intervals")) >= 14_000
+
+
+def test_of_too_many_intervals_the_longest_are_kept_and_the_others_counted() -> None:
+    source = SchedulerSource("here", dict, SchedulerSettings(mechanism="psi", intervals_per_second=1000))
+    records = np.zeros(500, dtype=RECORD)
+    records["duration_ns"] = np.random.default_rng(1).permutation(500)
+    records["end_ns"] = np.arange(500)
+    source._polled_ns = 10**9
+    poll = Poll()
+    kept = source._longest(records, 10**9 + 100_000_000, poll)
+    assert sorted(kept["duration_ns"].tolist()) == list(range(400, 500))
+    assert (np.diff(kept["end_ns"].astype(np.int64)) > 0).all()
+    assert poll.drops == {DropReason.SOURCE_LOST: 400}
+    assert len(source._longest(records[:50], 10**9 + 200_000_000, poll)) == 50
+    assert len(source._longest(records, 10**12, poll)) == 500  # after a pause more fit, but not for all of it
 
 
 def test_without_any_privilege_pressure_is_left() -> None:

@@ -103,7 +103,7 @@ def test_rates_per_thread_name_and_intervals_per_thread(proc: Proc) -> None:
     assert intervals.values["thread"].tolist() == [11]
     assert intervals.values["duration_ns"].tolist() == [3_000_000]
     assert intervals.values["ts_ns"].tolist() == [OFFSET + 100_000_000_000]
-    assert intervals.text("kind") == ["run_queue"]
+    assert intervals.text("kind") == ["run_queue_sum"]
     assert intervals.values["label_set"].tolist() == [hash64("labels", worker)]
 
 

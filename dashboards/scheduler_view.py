@@ -1,0 +1,103 @@
+"""The scheduler's answer for a terminal: delays, culprits, sums, and what could not be seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from dashboards.terminal import count, duration, number, percentile, plain_table, share
+
+_PERCENTILES = ("p50_ns", "p90_ns", "p99_ns", "p999_ns")
+
+
+def scheduler_view(found: Mapping[str, Any]) -> Iterator[Table | Text]:
+    """Tables and remarks of the object that `tailsight query scheduler --json` prints."""
+    yield _delays(found)
+    refusals = sorted({text for row in found["delays"] for text in row["refused"].values()})
+    if refusals:
+        yield Text("n<N: " + "; ".join(refusals[:2]), style="dim")
+    if found["culprits"]:
+        body = [
+            (
+                c["kind"],
+                c["culprit"] or "unknown",
+                count(c["count"]),
+                duration(c["total_ns"]),
+                duration(c["max_ns"]),
+                c["threads"],
+            )
+            for c in found["culprits"]
+        ]
+        yield plain_table(
+            "Who kept threads from running", ("kind", "culprit", "times", "sum", "longest", "threads"), body
+        )
+    if found["counters"]:
+        sums = [
+            (
+                c["name"],
+                c["service"] or "(machine)",
+                " ".join(f"{k}={v}" for k, v in c["labels"].items()),
+                duration(c["total"]) if c["name"].endswith("_ns") else number(c["total"]),
+            )
+            for c in found["counters"]
+        ]
+        yield plain_table("Sums", ("what", "of", "labels", "sum"), sums)
+    for one in found["mechanisms"]:
+        covered = ", ".join(f"{event} {share(value)}" for event, value in one["coverage"].items()) or "unknown"
+        yield Text(
+            f"{one['host']}: by {one['mechanism']}, coverage {covered}, "
+            f"intervals from {duration(one['threshold_ns'])} on, {count(one['records_lost'])} lost; "
+            f"sees {', '.join(one['sees'])}",
+            style="dim",
+        )
+    if not found["mechanisms"]:
+        yield Text("Nobody measured: put scheduler into [agent] collectors.", style="yellow")
+    for one in found["not_observable"]:
+        yield Text(
+            f"{one['host']}: thread {one['thread']} of {one['service']} polls and is never switched: not observable, "
+            "which is not a delay of zero",
+            style="yellow",
+        )
+
+
+def budget_view(found: Mapping[str, Any]) -> Iterator[Table | Text]:
+    """Stages with what kept their threads from working as rows below them, of `tailsight query budget --json`."""
+    body: list[tuple[str, str, str, str]] = []
+    for stage in found["stages"]:
+        total = stage["total_ns"]
+        body.append((stage["stage"], count(stage["messages"]), duration(total), _percent(stage["share"])))
+        body += [(f"  {kind}", "", duration(ns), _percent(ns / total)) for kind, ns in stage["kinds"].items()]
+        body.append(("  remaining", "", duration(stage["remaining_ns"]), ""))
+        body += [
+            (f"  worst: {part['kind']} by {part['culprit']}", "", duration(part["ns"]), "")
+            for part in stage["culprits"][:1]
+        ]
+    title = f"{found['path']}: {count(found['messages'])} messages ({found['pick']})"
+    yield plain_table(title, ("stage", "messages", "sum", "kept from working"), body)
+    unknown = sum(stage["unknown"] for stage in found["stages"])
+    if unknown:
+        yield Text(f"{count(unknown)} stages lie on hosts that nobody measured: unknown, not zero", style="yellow")
+    if found["unmatched"]:
+        yield Text(f"{count(found['unmatched'])} stages are left out: their stamps are gone or changed", style="dim")
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def _delays(found: Mapping[str, Any]) -> Table:
+    body = []
+    for row in found["delays"]:
+        whose = {
+            "host": row["host"],
+            "service": row["service"],
+            "cpu": f"CPU {row['cpu']}",
+            "thread": f"{row['thread']} {row['service']}",
+        }[found["per"]]
+        values = (percentile(row[name], row["refused"].get(name)) for name in _PERCENTILES)
+        body.append((whose, row["host"], row["kind"], count(row["count"]), *values, duration(row["max_ns"])))
+    columns = (found["per"], "on", "kind", "delays", "p50", "p90", "p99", "p99.9", "max")
+    return plain_table("Waiting for a CPU", columns, body)

@@ -1,0 +1,36 @@
+"""What the terminal says about the scheduler, and that it hides neither refusals nor what nobody saw."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from rich.console import Console
+
+from dashboards.scheduler_view import budget_view, scheduler_view
+
+
+def drawn(parts: Any) -> str:
+    console = Console(file=io.StringIO(), width=160)
+    for part in parts:
+        console.print(part)
+    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+def test_a_budget_shows_parts_remainder_and_what_is_unknown() -> None:
+    stage = {
+        "stage": "decide", "messages": 3, "unknown": 2, "total_ns": 10_000, "kinds": {"preempted": 4_000},
+        "remaining_ns": 6_000, "share": 0.4, "culprits": [{"kind": "preempted", "culprit": "hog", "ns": 4_000}],
+    }  # fmt: skip
+    text = drawn(budget_view({"path": "order", "pick": "slowest", "messages": 5, "unmatched": 1, "stages": [stage]}))
+    for words in ("decide", "40.0 %", "preempted by hog", "6.00 us", "2 stages lie on hosts", "1 stages are left out"):
+        assert words in text
+
+
+def test_threads_that_poll_are_named_as_not_observable() -> None:
+    nothing: dict[str, Any] = {"per": "service", "delays": [], "culprits": [], "counters": [], "mechanisms": []}
+    unseen = {"host": "h", "service": "engine", "thread": 77, "periods": 1}
+    text = drawn(scheduler_view({**nothing, "not_observable": [unseen]}))
+    assert "Nobody measured" in text
+    assert "thread 77 of engine polls" in text
+    assert "not a delay of zero" in text
