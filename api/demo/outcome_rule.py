@@ -25,6 +25,8 @@ from typing import Literal
 
 import msgspec
 
+from api.demo.faults import mixed
+
 COHORTS = ("retail", "professional", "institutional")
 CHANNELS = ("app", "web", "api")
 REGIONS = ("americas", "emea", "apac")
@@ -176,12 +178,12 @@ class Dice:
     """Uniform numbers in [0, 1) that depend on a seed and an order alone."""
 
     def __init__(self, seed: int, order: int) -> None:
-        self._state = _mixed(seed ^ _mixed(order))
+        self._state = mixed(seed ^ mixed(order))
 
     def roll(self) -> float:
         """The next number."""
         self._state = (self._state + 0x9E3779B97F4A7C15) & 0xFFFF_FFFF_FFFF_FFFF
-        return (_mixed(self._state) >> 11) * 2.0**-53
+        return (mixed(self._state) >> 11) * 2.0**-53
 
 
 def _pick(names: tuple[str, ...], shares: tuple[float, ...], roll: float) -> str:
@@ -190,10 +192,3 @@ def _pick(names: tuple[str, ...], shares: tuple[float, ...], roll: float) -> str
             return name
         roll -= share
     return names[-1]
-
-
-def _mixed(x: int) -> int:
-    """SplitMix64's finaliser (Steele, Lea and Flood, OOPSLA 2014)."""
-    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFF_FFFF_FFFF_FFFF
-    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & 0xFFFF_FFFF_FFFF_FFFF
-    return x ^ (x >> 31)
