@@ -8,6 +8,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import tailsight_probe as probe
 
@@ -52,7 +53,7 @@ class Feed:
             self._wait(stop, intended_ns)
             if stop:
                 break
-            messages = [quote.encode() for quote in quotes]
+            messages = [replace(quote, intended_ns=intended_ns).encode() for quote in quotes]
             payload = Datagram(self._session, self._next, messages).encode()
             numbers = range(self._next, self._next + len(messages))
             self._next = numbers.stop

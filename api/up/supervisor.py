@@ -124,15 +124,15 @@ class Supervisor:
             if slot.leaving_s is not None and now >= slot.leaving_s:
                 process.kill_group()
             return
-        if process is not None and code is not None:
-            process.kill_group()  # what it may have left behind
-            self._on_event(Event("stopped", slot.program.name, process.pid, exit_reason(code)))
         slot.process, slot.leaving_s = None, None
         if slot.next is None:
             self.slots.remove(slot)
-            return
-        slot.program, slot.next, slot.delay_s = slot.next, None, FIRST_DELAY_S
-        self._start(slot)
+        if process is not None and code is not None:
+            process.kill_group()  # what it may have left behind
+            self._on_event(Event("stopped", slot.program.name, process.pid, exit_reason(code)))
+        if slot.next is not None:
+            slot.program, slot.next, slot.delay_s = slot.next, None, FIRST_DELAY_S
+            self._start(slot)
 
     def _start(self, slot: Slot) -> None:
         slot.process = Process(slot.program)
