@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from api.cli import demo_fault
+from api.cli import demo_fault, demo_instances, demo_outcomes
 from api.cli.frame import Run, command
 from api.cli.outcome import Answer, Code, CommandError
 from api.cli.up import CompressionOption, ProfileOption, RateOption, SeedOption, session
@@ -17,6 +17,8 @@ app = typer.Typer()
 def register(root: typer.Typer) -> None:
     """Add the group to the command tree."""
     demo_fault.register(app)
+    demo_instances.register(app)
+    demo_outcomes.register(app)
     root.add_typer(app, name="demo")
 
 
@@ -24,7 +26,7 @@ def register(root: typer.Typer) -> None:
 def demo(
     run: Run,
     rate: RateOption = 200.0,
-    seed: SeedOption = 1,
+    seed: SeedOption = None,
     profile: ProfileOption = "flat",
     compression: CompressionOption = 1.0,
     for_: Annotated[str | None, typer.Option("--for", metavar="DURATION", help="Stop by itself.")] = None,
@@ -38,7 +40,8 @@ def demo(
 
     try:
         with Hold(run.data, "demo") as hold:
-            programs = order_path(run.data, Load(rate, seed, profile, compression))
+            load = Load(rate, 1 if seed is None else seed, profile, compression, seed)
+            programs = order_path(run.data, load)
             return session(run, hold, programs, url="", for_=for_)
     except AlreadyRunningError as error:
         raise CommandError(Code.UNREACHABLE, str(error), kind="already_running") from error
