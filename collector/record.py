@@ -200,7 +200,23 @@ LABEL_SETS = Table(
     ),
 )
 
-TABLES: Mapping[str, Table] = {t.name: t for t in (STAMPS, LINKS, GAUGES, INTERVALS, CLOCK, LABEL_SETS)}
+# What a program says about one message at one moment: a decision and its reasons, a log line, a span with its W3C ids.
+EVENTS = Table(
+    "events",
+    7,
+    1,
+    (
+        Column("ts_ns", Kind.I64),
+        Column("key", Kind.U64),  # 0 = of no message
+        Column("host", Kind.TEXT),
+        Column("service", Kind.TEXT),
+        Column("kind", Kind.TEXT),  # decision, log, span, ...
+        Column("body", Kind.TEXT),
+        Column("attributes", Kind.TEXT),  # JSON object, keys sorted
+    ),
+)
+
+TABLES: Mapping[str, Table] = {t.name: t for t in (STAMPS, LINKS, GAUGES, INTERVALS, CLOCK, LABEL_SETS, EVENTS)}
 TABLES_BY_WIRE_ID: Mapping[int, Table] = {t.wire_id: t for t in TABLES.values()}
 
 MAX_DICTIONARY = 65_536  # uint16 codes

@@ -61,7 +61,8 @@ class Agent:
         try:
             for name in settings.collectors:
                 source = make(name, settings, self._host, self._clock)
-                self._runners.append(Runner(source, Spool(self._folder / name, settings.spool()), self._host))
+                policy = settings.spool(getattr(source, "when_full", ""))
+                self._runners.append(Runner(source, Spool(self._folder / name, policy), self._host))
         except BaseException:
             self._close()
             raise

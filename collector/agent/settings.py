@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from urllib.parse import urlsplit
 
+from collector.otlp.settings import OtlpSettings
 from collector.sched.settings import SchedulerSettings
 from collector.settings import ConfigError, Section
 from collector.spool.settings import SpoolSettings
@@ -30,6 +31,7 @@ class AgentSettings(Section, frozen=True, kw_only=True):
     clock_s: float = 5.0  # between two readings of the `clock` collector
     metrics_port: int = 0  # Prometheus text on 127.0.0.1; 0: off
     scheduler: SchedulerSettings = SchedulerSettings()  # of the collector of that name
+    otlp: OtlpSettings = OtlpSettings()  # of the collector of that name
     # Of each collector's spool, see collector.spool.settings.
     durability: str = "fsync"
     when_full: str = "block"  # block | drop_oldest | drop_newest
@@ -58,16 +60,17 @@ class AgentSettings(Section, frozen=True, kw_only=True):
         if len(set(self.collectors)) != len(self.collectors):
             raise ConfigError("collectors", f"{list(self.collectors)} names one twice")
         self.spool().validate()
-        try:
-            self.scheduler.validate()
-        except ConfigError as error:
-            raise ConfigError(f"scheduler.{error.field}", error.problem) from error
+        for name, part in (("scheduler", self.scheduler), ("otlp", self.otlp)):
+            try:
+                part.validate()
+            except ConfigError as error:
+                raise ConfigError(f"{name}.{error.field}", error.problem) from error
 
-    def spool(self) -> SpoolSettings:
-        """The settings of each collector's spool."""
+    def spool(self, when_full: str = "") -> SpoolSettings:
+        """The settings of each collector's spool; `when_full` where the collector has a policy of its own."""
         return SpoolSettings(
             durability=self.durability,
-            when_full=self.when_full,
+            when_full=when_full or self.when_full,
             max_bytes=self.spool_max_bytes,
             min_free_bytes=self.spool_min_free_bytes,
             segment_bytes=self.segment_bytes,

@@ -137,6 +137,24 @@ ORDER BY label_set
 TTL cut_day + INTERVAL {retention.label_sets} HOUR
 SETTINGS {durable};
 
+-- What programs say about one message: a decision with its reason and inputs, a log line, a span with its W3C ids.
+CREATE TABLE IF NOT EXISTS events (
+    ts          DateTime64(9, 'UTC')   CODEC(Delta, ZSTD(1)),
+    key         UInt64                 CODEC(ZSTD(1)),   -- 0 = of no message
+    host        LowCardinality(String) CODEC(ZSTD(1)),
+    service     LowCardinality(String) CODEC(ZSTD(1)),
+    kind        LowCardinality(String) CODEC(ZSTD(1)),
+    body        String                 CODEC(ZSTD(1)),
+    attributes  String                 CODEC(ZSTD(1)),   -- JSON object
+    batch       UInt64                 CODEC(ZSTD(1)),
+    seq         UInt64                 CODEC(Delta, ZSTD(1)),
+    cut_day     Date                   CODEC(ZSTD(1))
+) ENGINE = MergeTree
+PARTITION BY cut_day
+ORDER BY (toStartOfMinute(ts), key, ts)
+TTL toDateTime(ts) + INTERVAL {retention.events} HOUR
+SETTINGS {durable};
+
 -- Who changed what and when: deploy, config, flag, SLO, rule. Appended by people and machines.
 CREATE TABLE IF NOT EXISTS changes (
     ts        DateTime64(9, 'UTC')   CODEC(Delta, ZSTD(1)),
