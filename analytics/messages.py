@@ -172,6 +172,10 @@ def slowest(
             {"sets": sorted({r["label_set"] for r in rows})},
         ).iter_rows()
     )
+    for row in rows:
+        for name in ("stage_ns", "stage_error_ns", "stage_host", "stage_depth"):
+            # A message from before its path learned its last stages has none of them.
+            row[name] = [*row[name], *[None if name != "stage_host" else ""] * (len(names) - len(row[name]))]
     return [SlowMessage(**{**row, **_words(row)}, labels=labels.get(row["label_set"], "{}")) for row in rows]
 
 

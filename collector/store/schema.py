@@ -63,6 +63,7 @@ class Retention(Section, frozen=True, kw_only=True):
     counts_1m: int = 720
     counts_1h: int = 17_520
     hlogs: int = 17_520
+    learned_paths: int = 17_520
 
     def validate(self) -> None:
         """Raise ConfigError naming a retention that is not positive, or coarse counts shorter than finer ones."""

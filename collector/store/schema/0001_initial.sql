@@ -377,6 +377,18 @@ ORDER BY (objective, version, window)
 TTL window + INTERVAL {retention.counts_1h} HOUR
 SETTINGS {durable};
 
+-- Paths that nobody configured: learned from what arrives (analytics/learned.py). The newest version of a name counts.
+CREATE TABLE IF NOT EXISTS learned_paths (
+    name       String,
+    origin     LowCardinality(String),     -- spans, histogram
+    body       String CODEC(ZSTD(1)),      -- JSON of the path and when it was seen
+    last_seen  DateTime64(9, 'UTC'),
+    version    UInt64
+) ENGINE = ReplacingMergeTree(version)
+ORDER BY name
+TTL toDateTime(last_seen) + INTERVAL {retention.learned_paths} HOUR
+SETTINGS {durable};
+
 -- Imported HdrHistogram logs, at their own precision, beside the counts they were folded into.
 CREATE TABLE IF NOT EXISTS hlogs (
     path        LowCardinality(String),
