@@ -64,7 +64,7 @@ SELECT {_list(group)}{{stages:Array(String)}}[at] AS stage, rollup,
     countIf(value < 0) AS negative,
     countIf(abs(value) < error) AS below_resolution,
     countIf(value IS NOT NULL AND error IS NULL) AS error_unknown,
-    countIf(bitTest(repeated, at - 1) AND at < {len(path.stage_names)}) AS repeated,
+    countIf(repeated AND at < {len(path.stage_names)}) AS repeated,
     ifNull(sum(value), 0) AS sum_ns,
     ifNull(min(value), 0) AS min_ns,
     ifNull(max(value), 0) AS max_ns,
@@ -79,7 +79,10 @@ def _list(columns: Sequence[str]) -> str:
 
 
 def _values(path: Path, source: str, group: Sequence[str]) -> str:
-    """One row per message, rollup and stage: `group`, at (1-based), rollup, value, error, finished, repeated."""
+    """One row per message, rollup and stage: `group`, at (1-based), rollup, value, error, finished, repeated.
+
+    A message from before its path learned its last stages has none of them.
+    """
     stages = len(path.stages)
     total_error = (
         "if(e2e_ns IS NULL OR e2e_error_ns IS NULL"
@@ -87,17 +90,22 @@ def _values(path: Path, source: str, group: Sequence[str]) -> str:
         " NULL, toInt64(e2e_error_ns) + toInt64(arraySum(e -> ifNull(e, 0), stage_error_ns)))"
     )
     return f"""
-SELECT {_list(group)}at, rollup, value, error, finished, repeated FROM (
+SELECT {_list(group)}at, rollup, value, error, finished, bitTest(repeated, if(at > {stages}, had, at - 1)) AS repeated
+FROM (
     SELECT {_list(group)}
         arrayJoin({_rollups(path)}) AS rollup,
         e2e_ns IS NOT NULL AS finished,
         repeated,
-        arrayConcat(stage_ns, [e2e_ns, e2e_ns - arraySum(v -> ifNull(v, 0), stage_ns)]) AS stage_values,
-        arrayConcat(CAST(stage_error_ns, 'Array(Nullable(Int64))'), [CAST(e2e_error_ns, 'Nullable(Int64)'),
+        length(stage_ns) AS had,
+        arrayConcat(arrayResize(stage_ns, {stages}, NULL),
+            [e2e_ns, e2e_ns - arraySum(v -> ifNull(v, 0), stage_ns)]) AS stage_values,
+        arrayConcat(arrayResize(CAST(stage_error_ns, 'Array(Nullable(Int64))'), {stages}, NULL),
+            [CAST(e2e_error_ns, 'Nullable(Int64)'),
         {total_error}]) AS stage_errors
     FROM ({_labelled(path, source)})
 )
-ARRAY JOIN stage_values AS value, stage_errors AS error, range(1, {stages + 3}) AS at"""  # noqa: S608 - as above
+ARRAY JOIN stage_values AS value, stage_errors AS error, range(1, {stages + 3}) AS at
+WHERE at <= had OR at > {stages}"""  # noqa: S608 - as above
 
 
 def _rollups(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ from collector.record import Cache, Mode, Outcome
 from collector.store import Store
 
 NS = 1_000_000_000
+MAX_MEMBERS = 10_000
 
 
 class TimelineStamp(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +61,12 @@ SELECT DISTINCT parent FROM links WHERE child IN {keys:Array(UInt64)}
     AND ts >= fromUnixTimestamp64Nano({from_ns:Int64}, 'UTC') AND ts < fromUnixTimestamp64Nano({to_ns:Int64}, 'UTC')
 """
 
+_CHILDREN = """
+SELECT DISTINCT child FROM links WHERE parent = {key:UInt64}
+    AND ts >= fromUnixTimestamp64Nano({from_ns:Int64}, 'UTC') AND ts < fromUnixTimestamp64Nano({to_ns:Int64}, 'UTC')
+LIMIT {limit:UInt32}
+"""
+
 _STAMPS = """
 SELECT toUnixTimestamp64Nano(ts) AS ts_ns, key, toString(point) AS point, toString(host) AS host, toString(service) AS
 service,
@@ -86,11 +94,8 @@ ORDER BY $value DESC, start, key LIMIT {{limit:UInt32}}
 _FIRST_NS, _LAST_NS = 0, 9_000_000_000_000_000_000
 
 
-def timeline(store: Store, key: int, from_ns: int | None = None, to_ns: int | None = None) -> list[TimelineStamp]:
-    """All stamps of the message `key` and of its parents, from the stream and from those kept longer, in time order.
-
-    Bound the time where you can: it makes the look-up of old keys fast. Empty when nothing is known of the key.
-    """
+def related(store: Store, key: int, from_ns: int | None = None, to_ns: int | None = None) -> list[int]:
+    """`key` and the keys of its parents, their parents, and so on."""
     reach = {"from_ns": _FIRST_NS if from_ns is None else from_ns, "to_ns": _LAST_NS if to_ns is None else to_ns}
     keys = {key}
     for _ in range(MAX_HOPS):
@@ -98,10 +103,37 @@ def timeline(store: Store, key: int, from_ns: int | None = None, to_ns: int | No
         if parents <= keys:
             break
         keys |= parents
+    return sorted(keys)
+
+
+def members(store: Store, key: int, from_ns: int | None = None, to_ns: int | None = None) -> list[int]:
+    """The keys that `key` leads to: the spans of a trace, the orders of a tick. At most `MAX_MEMBERS`."""
+    reach = {"from_ns": _FIRST_NS if from_ns is None else from_ns, "to_ns": _LAST_NS if to_ns is None else to_ns}
+    rows = store.query(_CHILDREN, {**reach, "key": key, "limit": MAX_MEMBERS})
+    return sorted(int(child) for (child,) in rows.iter_rows())
+
+
+def timeline(store: Store, key: int, from_ns: int | None = None, to_ns: int | None = None) -> list[TimelineStamp]:
+    """All stamps of the message `key` and of its parents, from the stream and from those kept longer, in time order.
+
+    A key without stamps that others are linked to (a trace) shows theirs. Bound the time where you can: it makes the
+    look-up of old keys fast. Empty when nothing is known of the key.
+    """
+    found = stamps_of(store, related(store, key, from_ns, to_ns), from_ns, to_ns)
+    return found or stamps_of(store, members(store, key, from_ns, to_ns), from_ns, to_ns)
+
+
+def stamps_of(
+    store: Store, keys: Sequence[int], from_ns: int | None = None, to_ns: int | None = None
+) -> list[TimelineStamp]:
+    """All stamps of these keys, in time order."""
+    if not keys:
+        return []
+    reach = {"from_ns": _FIRST_NS if from_ns is None else from_ns, "to_ns": _LAST_NS if to_ns is None else to_ns}
     both = " UNION DISTINCT ".join(_STAMPS.format(table=table) for table in ("stamps", "stamps_kept"))
     rows = store.query(
         f"SELECT * FROM ({both}) ORDER BY ts_ns, point, host, service, thread",  # noqa: S608 - fixed text, values are bound
-        {**reach, "keys": sorted(keys)},
+        {**reach, "keys": list(keys)},
     )
     found = list(rows.iter_rows(named=True))
     return [
@@ -140,6 +172,10 @@ def slowest(
             {"sets": sorted({r["label_set"] for r in rows})},
         ).iter_rows()
     )
+    for row in rows:
+        for name in ("stage_ns", "stage_error_ns", "stage_host", "stage_depth"):
+            # A message from before its path learned its last stages has none of them.
+            row[name] = [*row[name], *[None if name != "stage_host" else ""] * (len(names) - len(row[name]))]
     return [SlowMessage(**{**row, **_words(row)}, labels=labels.get(row["label_set"], "{}")) for row in rows]
 
 

@@ -18,6 +18,7 @@ from analytics.generations import STEP, Generations
 from analytics.paths import Path
 from analytics.stitch import COLUMNS, headless, stitch
 from analytics.window_settings import WindowSettings
+from collector.keys import hash64
 from collector.store import Store
 from collector.store.blocks import from_rows
 from collector.store.schema import table_types
@@ -103,7 +104,7 @@ def compute(
         }
         for one, w in zip(run, written, strict=True)
     ]  # fmt: skip
-    token = f"windows#{path.name}#{written[0].generation}#{len(written)}"
+    token = f"windows#{hash64('path', path.name):016x}#{written[0].generation}#{len(written)}"
     store.insert("windows", from_rows(table_types()["windows"], rows), token=token)
     seconds = (time.perf_counter() - started) / len(run)
     return [

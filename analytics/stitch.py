@@ -29,6 +29,7 @@ from string import Template
 from typing import Any
 
 from analytics.paths import End, Path
+from collector.points import CHILD_END, CHILD_START
 from collector.record import Cache, Mode, Outcome
 from collector.settings import ConfigError, Section
 from collector.store import Limits, Store
@@ -135,7 +136,9 @@ def headless(store: Store, path: Path, from_ns: int, to_ns: int) -> dict[int, in
     age, skew = path.max_age_ns, path.skew_ns
     points = sorted({end.point for end in path.ends})
     services = sorted({end.service for end in path.ends if end.service})
-    spots = dict.fromkeys((end.point, end.service) for end in path.ends)
+    # A span below an entry is stamped on its parent's key whatever the parent is: it says nothing of a start.
+    ends = (end for end in path.ends if not end.point.startswith((CHILD_START, CHILD_END)))
+    spots = dict.fromkeys((end.point, end.service) for end in ends)
     del spots[(path.first_end.point, path.first_end.service)]
     sql = _HEADLESS.substitute(
         starts=_starts_sql(path, points, services),

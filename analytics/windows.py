@@ -55,11 +55,15 @@ class WindowJob:
         self._settings = settings or WindowSettings()
         self._batches, self._ends, self._looked_ns = -1, [0], 0
         self._settled, self._more = False, True
+        self._paths: list[Path] = []
 
     def run_due(self, store: Store, paths: Mapping[str, Path], now_ns: int | None = None) -> list[WindowDone]:
         """What `run_due` does, or nothing. Raises StoreError."""
         now = time.time_ns() if now_ns is None else now_ns
         batches = int(store.query("SELECT count() AS n FROM batches")["n"][0])
+        if self._paths != list(paths.values()):  # one was learned since the last call
+            self._paths = list(paths.values())
+            self._settled, self._more = False, True
         if self._settled and batches == self._batches:
             return []
         arrived = landed(store, now, self._settings.live_ns)

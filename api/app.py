@@ -138,6 +138,7 @@ def _description(app: FastAPI) -> dict[str, Any]:
                 {"name": "health", "description": "Is it alive, is it ready, how does it go."},
                 {"name": "latency", "description": "Percentiles, series, histograms and heatmaps."},
                 {"name": "messages", "description": "Single messages and their timelines."},
+                {"name": "events", "description": "What programs said about messages."},
                 {"name": "delivery", "description": "Collectors, ledger and completeness."},
                 {"name": "changes", "description": "Who changed what and when."},
                 {"name": "hosts", "description": "Clocks and hosts."},

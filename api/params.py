@@ -6,7 +6,6 @@ import base64
 import binascii
 import re
 import time
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -16,7 +15,7 @@ from fastapi.dependencies.models import Dependant
 from starlette.datastructures import QueryParams
 
 from api.problems import FieldProblem, ProblemError, bad_parameter
-from collector.keys import hash64
+from collector.keys import key_of
 from collector.settings import ConfigError, duration_ns
 
 _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)")
@@ -138,19 +137,10 @@ def message_key(text: str) -> int:
 
     Raises a 422 problem. A text identifier that looks like a number is written `space:'123'`.
     """
-    if re.fullmatch(r"0[xX][0-9a-fA-F]{1,16}", text):
-        return int(text, 16)
-    if re.fullmatch(r"[0-9]{1,20}", text) and int(text) < 1 << 64:
-        return int(text)
-    space, colon, identifier = text.partition(":")
-    if colon and space and identifier and "\0" not in space:
-        if re.fullmatch(r"[0-9]{1,20}", identifier) and int(identifier) < 1 << 64:
-            return hash64(space, int(identifier))
-        if len(identifier) > 2 and identifier[0] == identifier[-1] == "'":
-            identifier = identifier[1:-1]
-        with suppress(UnicodeEncodeError):
-            return hash64(space, identifier)
-    raise bad_parameter("key", f"{text[:80]!r} is not a key; write 0x and hex, decimal, or space:id", "path")
+    try:
+        return key_of(text)
+    except ValueError as error:
+        raise bad_parameter("key", str(error), "path") from None
 
 
 def key_text(key: int) -> str:

@@ -22,6 +22,7 @@ from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
+from analytics.learned import LearnedSettings
 from analytics.paths import paths_from
 from analytics.windows import WindowSettings
 from api import state
@@ -77,6 +78,7 @@ def run_server(
     points = points_from(document, source)
     paths = paths_from(document, points, source)
     windows = section(document.get("windows", {}), WindowSettings, "windows", source)
+    learned = section(document.get("learned", {}), LearnedSettings, "learned", source)
     landing = section(document.get("landing", {}), LandingSettings, "landing", source)
     retention = section(document.get("retention", {}), Retention, "retention", source)
     store_settings = section(document.get("store", {}), StoreSettings, "store", source)
@@ -101,7 +103,7 @@ def run_server(
         store.open()
         here = state.build(settings, store, control, paths, Landing(store, points, landing))
         here.migrated = True
-        here.jobs = jobs_of(here, windows)
+        here.jobs = jobs_of(here, windows, learned)
         here.metrics.attach(here)
         here.audit.record(
             "server", "server.start", str(os.getpid()), "ok", {"config": bool(source), "host": settings.host}

@@ -21,6 +21,7 @@ from api.stream import Broker
 from collector.store import Limits, Store
 
 if TYPE_CHECKING:
+    from analytics.learned import LearnedPath
     from analytics.paths import Path
     from api.jobs import Jobs
     from collector.landing import Landing
@@ -49,6 +50,8 @@ class State:
     migrated: bool = False
     started_ns: int = field(default_factory=time.time_ns)
     stopping: bool = False
+    learned: Mapping[str, LearnedPath] = field(default_factory=dict)  # among `paths`: those that nobody configured
+    unlearned: int = 0  # operations that were seen and did not fit among them
     window_ends_ns: dict[str, int] = field(default_factory=dict)  # per path, the end of the newest computed window
 
     def windows_lag_s(self) -> dict[str, float]:

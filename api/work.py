@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from analytics.learned import LearnedSettings, PathLearner
 from analytics.sweep import sweep
 from analytics.windows import WindowJob, WindowSettings
 from api.jobs import Job, Jobs
@@ -11,15 +12,26 @@ from api.routes.stream import windows_since
 from api.state import State
 
 
-def jobs_of(state: State, windows: WindowSettings) -> Jobs:
+def jobs_of(state: State, windows: WindowSettings, learned: LearnedSettings | None = None) -> Jobs:
     """The jobs over a state, not started."""
     follow = WindowFollower(state)
     job = WindowJob(windows)
+    learner = PathLearner(learned)
+    configured = dict(state.paths)
+
+    def learn() -> None:
+        """Before windows are computed: a batch with a new operation must not be settled without its path."""
+        found = learner.learn(state.store, time.time_ns())
+        state.unlearned = learner.unlearned
+        if found != state.learned:
+            state.learned = {name: one for name, one in found.items() if name not in configured}
+            state.paths = {**configured, **{name: one.path for name, one in state.learned.items()}}
 
     def compute() -> int:
         count = 0
         # A call does a bounded share of a backlog: go on while there is some, and tell the readers in between.
         while not state.stopping:
+            learn()
             try:
                 done = job.run_due(state.store, state.paths, time.time_ns())
             finally:

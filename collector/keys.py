@@ -11,6 +11,9 @@ kinds apart. In ClickHouse SQL: `xxHash64(concat('order', '\\0', id))` for bytes
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
+
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
@@ -32,6 +35,29 @@ def hash64(space: str, identifier: int | bytes | str) -> int:
     Raises ValueError for an integer outside 0..2^64-1 or a key space with a NUL.
     """
     return xxhash.xxh64_intdigest(_prefix(space) + _id_bytes(identifier))
+
+
+def key_of(text: str) -> int:
+    """The key that people write: `0x` and hex digits, decimal digits, or `space:id`.
+
+    An id of digits is an integer identifier, `space:'17'` the text 17. A trace id (`trace:` and hex digits) and a
+    span's (`span:TRACE-SPAN`) are always lower-case texts, as W3C Trace Context has them. Raises ValueError.
+    """
+    if re.fullmatch(r"0[xX][0-9a-fA-F]{1,16}", text):
+        return int(text, 16)
+    if re.fullmatch(r"[0-9]{1,20}", text) and int(text) < 1 << 64:
+        return int(text)
+    space, colon, identifier = text.partition(":")
+    if colon and space and identifier and "\0" not in space:
+        if space in ("trace", "span"):
+            return hash64(space, identifier.lower())
+        if re.fullmatch(r"[0-9]{1,20}", identifier) and int(identifier) < 1 << 64:
+            return hash64(space, int(identifier))
+        if len(identifier) > 2 and identifier[0] == identifier[-1] == "'":
+            identifier = identifier[1:-1]
+        with suppress(UnicodeEncodeError):
+            return hash64(space, identifier)
+    raise ValueError(f"{text[:80]!r} is not a key; write 0x and hex, decimal, or space:id")
 
 
 def hash64_ints(space: str, ids: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -29,6 +29,11 @@ class Point(Section, frozen=True, kw_only=True):
             raise ConfigError("name", f"{self.name!r} must be lower case letters, digits, '_' and '.', at most 64")
 
 
+# Points of spans, each followed by the span's name: on the span's own key, and on the key of its parent.
+SPAN_START, SPAN_END = "otel.start:", "otel.end:"
+CHILD_START, CHILD_END = "otel.child_start:", "otel.child_end:"
+_SPAN_POINTS = (SPAN_START, SPAN_END, CHILD_START, CHILD_END)
+
 # The vocabulary of the product (docs/glossary.md); users add their own under [points.NAME].
 BUILT_IN: Mapping[str, Point] = {
     point.name: point
@@ -72,3 +77,8 @@ def points_from(document: Mapping[str, Any], source: str = "") -> dict[str, Poin
             )
         points[name] = point
     return points
+
+
+def is_point(name: str, points: Mapping[str, Point]) -> bool:
+    """Whether stamps may be taken at `name`: it is declared, or made from the name of a span."""
+    return name in points or name.startswith(_SPAN_POINTS)

@@ -311,6 +311,21 @@ CHANGES = Table(
     ),
 )
 
+# What a program says about one message at one moment: a decision and its reasons, a log line, a span with its W3C ids.
+EVENTS = Table(
+    "events",
+    7,
+    1,
+    (
+        Column("ts_ns", Kind.I64),
+        Column("key", Kind.U64),  # 0 = of no message
+        Column("host", Kind.TEXT),
+        Column("service", Kind.TEXT),
+        Column("kind", Kind.TEXT),  # decision, log, span, ...
+        Column("body", Kind.TEXT),
+        Column("attributes", Kind.TEXT),  # JSON object, keys sorted
+    ),
+)
 # Counts of scheduler delays per bucket (delay_buckets = analytics.buckets) in the period that ends at `ts_ns`. A row
 # is of a whole host (service empty, no thread, no CPU), of a service, of one CPU or of one thread; its period's longest
 # delay stands in each of its rows.
@@ -343,6 +358,7 @@ _ALL = (
     FEEDS,
     CHANGES,
     DELAY_COUNTS,
+    EVENTS,
 )
 TABLES: Mapping[str, Table] = {t.name: t for t in _ALL}
 TABLES_BY_WIRE_ID: Mapping[int, Table] = {t.wire_id: t for t in TABLES.values()}

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from analytics.learned import LearnedSettings
 from analytics.window_settings import WindowSettings
 from api.server_settings import ServerSettings
 from collector.agent.settings import AgentSettings
@@ -26,6 +27,7 @@ SECTIONS: dict[str, type[Section]] = {
     "retention": Retention,
     "landing": LandingSettings,
     "windows": WindowSettings,
+    "learned": LearnedSettings,
 }
 
 

@@ -11,7 +11,7 @@ from api.cli.frame import Run, command
 from api.cli.outcome import Answer, Code
 
 app = typer.Typer(no_args_is_help=True)
-_SECTIONS = frozenset({"points", "paths", "windows", "store", "retention", "landing", "agent", "server"})
+_SECTIONS = frozenset({"points", "paths", "windows", "store", "retention", "landing", "agent", "server", "learned"})
 
 
 def register(root: typer.Typer) -> None:
@@ -44,6 +44,7 @@ def check(
 
 def examine(document: dict[str, Any], source: str) -> dict[str, list[str]]:
     """Read the whole document; returns the names it declares. Raises ConfigError."""
+    from analytics.learned import LearnedSettings
     from analytics.paths import paths_from
     from analytics.windows import WindowSettings
     from api.server_settings import ServerSettings
@@ -66,6 +67,7 @@ def examine(document: dict[str, Any], source: str) -> dict[str, list[str]]:
         ("landing", LandingSettings),
         ("agent", AgentSettings),
         ("server", ServerSettings),
+        ("learned", LearnedSettings),
     ):
         section(document.get(name, {}), kind, name, source)
     return {"points": sorted(document.get("points", {})), "paths": sorted(paths)}

@@ -10,6 +10,7 @@ from api.cli.frame import Run
 from api.cli.outcome import Code, CommandError
 
 if TYPE_CHECKING:
+    from analytics.learned import LearnedPath
     from analytics.paths import Path as LatencyPath
     from analytics.window_settings import WindowSettings
     from collector.store import Store
@@ -62,9 +63,23 @@ def declared_paths(run: Run) -> Mapping[str, LatencyPath]:
     return paths_from(document, points_from(document, run.source), run.source)
 
 
+def learned_paths(run: Run) -> Mapping[str, LearnedPath]:
+    """The paths that were learned from what arrived; none without a store."""
+    from analytics.learned import load
+
+    if not has_store(run):
+        return {}
+    with opened(run) as store:
+        return load(store)
+
+
 def path_or_name(run: Run, name: str) -> LatencyPath | str:
-    """The declared path, or the name itself for one that is only in the store (imported logs)."""
-    return declared_paths(run).get(name, name)
+    """The declared or learned path, or the name itself for one that is only in the store (imported logs)."""
+    declared = declared_paths(run)
+    if name in declared:
+        return declared[name]
+    learned = learned_paths(run).get(name) if name.startswith(("otel:", "metric:")) else None
+    return name if learned is None else learned.path
 
 
 def path_named(run: Run, name: str) -> LatencyPath:

@@ -21,10 +21,13 @@ def register(root: typer.Typer) -> None:
 
     @command(root, "paths", examples=("tailsight paths",))
     def paths(run: Run) -> Answer:
-        """The paths of the configuration and their stages. Exit code 1 when none is declared."""
-        from api.cli.opened import declared_paths
+        """The paths of the configuration and the learned ones, with their stages. Exit code 1 when there is none."""
+        from analytics.learned import shown_origin
+        from api.cli.opened import declared_paths, learned_paths
 
-        rows = [_row(path) for path in declared_paths(run).values()]
+        declared, learned = declared_paths(run), learned_paths(run)
+        known = [*declared.values(), *(one.path for name, one in learned.items() if name not in declared)]
+        rows = [{**_row(path), **shown_origin({} if path.name in declared else learned, path.name)} for path in known]
 
         def show(console: Console) -> None:
             from dashboards.terminal import duration, plain_table

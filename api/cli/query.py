@@ -30,9 +30,7 @@ ToOption = Annotated[str | None, typer.Option("--to", metavar="TIME", help="End,
 
 def register(root: typer.Typer) -> None:
     """Add the group to the command tree."""
-    root.add_typer(
-        app, name="query", help="Ask for percentiles, single messages, clocks, gauges and the scheduler."
-    )
+    root.add_typer(app, name="query", help="Ask for percentiles, single messages, clocks, gauges and the scheduler.")
 
 
 def time_range(start: str | None, end: str | None) -> tuple[int | None, int | None]:
@@ -211,6 +209,7 @@ def message(
     Exit code 4 when there is no such message.
     """
     from analytics.budget import steps
+    from analytics.events import events as asked
     from analytics.messages import timeline
     from api.cli.opened import opened
 
@@ -220,6 +219,8 @@ def message(
         found = timeline(store, number, from_ns=from_ns, to_ns=to_ns)
         kept = plain(steps(store, found))
         rows = [{**stamp, **step} for stamp, step in zip(plain(found), kept, strict=True)]
+        keys = {number, *(stamp.key for stamp in found)}
+        said = plain(reversed(asked(store, keys=keys, from_ns=from_ns, to_ns=to_ns, limit=200)))
     if not rows:
         raise CommandError(Code.DATA, f"no stamp has the key {key}", kind="not_found")
 
@@ -251,8 +252,64 @@ def message(
             console.print(
                 "Where nobody measured the scheduler, waiting for a CPU is part of what stages take.", style="dim"
             )
+        if said:
+            console.print(_events_table("what was said about it", said))
 
-    return Answer({"key": number, "stamps": rows}, show)
+    return Answer({"key": number, "stamps": rows, "events": [_named(row) for row in said]}, show)
+
+
+@command(app, "events", examples=("tailsight query events --key order:1234", "... --kind decision --from -15m --json"))
+def events(
+    run: Run,
+    key: Annotated[str | None, typer.Option("--key", help="Only of one message: a number, or SPACE:ID.")] = None,
+    kind: Annotated[str | None, typer.Option("--kind", help="Only this kind: decision, log, span, ...")] = None,
+    service: Annotated[str | None, typer.Option("--service", help="Only this service.")] = None,
+    from_: FromOption = None,
+    to: ToOption = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many.")] = 50,
+) -> Answer:
+    """What programs said about messages: decisions with their reasons, log lines, spans; newest first.
+
+    Exit code 1 when there is none.
+    """
+    from analytics.events import events as asked
+    from api.cli.opened import opened
+
+    from_ns, to_ns = time_range(from_, to)
+    keys = None if key is None else [parse_key(key)]
+    with opened(run) as store:
+        found = asked(store, keys=keys, kind=kind, service=service, from_ns=from_ns, to_ns=to_ns, limit=limit)
+    rows = plain(found)
+
+    def show(console: Console) -> None:
+        console.print(_events_table("events", rows))
+
+    value = {**range_fields(from_ns, to_ns), "events": [_named(row) for row in rows]}
+    return Answer(value, show, Code.OK if rows else Code.FINDING)
+
+
+def _named(row: dict[str, Any]) -> dict[str, Any]:
+    """An event without the name of its row."""
+    return {name: value for name, value in row.items() if name not in ("batch", "seq")}
+
+
+def _events_table(title: str, rows: list[dict[str, Any]]) -> Any:
+    import msgspec
+
+    from dashboards.terminal import plain_table
+
+    body = [
+        (
+            format_time(row["ts_ns"]),
+            row["kind"],
+            row["service"],
+            _hex(row["key"]) if row["key"] else "",
+            row["body"],
+            msgspec.json.encode(row["attributes"]).decode(),
+        )
+        for row in rows
+    ]
+    return plain_table(title, ("time", "kind", "service", "key", "body", "attributes"), body)
 
 
 def stage_known(path: LatencyPath | str, stage: str | None) -> None:
@@ -264,19 +321,13 @@ def stage_known(path: LatencyPath | str, stage: str | None) -> None:
 
 
 def parse_key(text: str) -> int:
-    """A key from a number (decimal or 0x...), or hashed from SPACE:ID as `collector.keys` does."""
-    from collector.keys import hash64
+    """A key as people write it (`collector.keys.key_of`). Raises CommandError."""
+    from collector.keys import key_of
 
-    space, colon, identifier = text.partition(":")
     try:
-        if colon:
-            return hash64(space, int(identifier) if identifier.isdigit() else identifier)
-        number = int(text, 0)
+        return key_of(text)
     except ValueError as error:
-        raise CommandError(Code.USAGE, f"{text!r} is not a key: {error}", kind="key") from error
-    if not 0 <= number < 1 << 64:
-        raise CommandError(Code.USAGE, f"key {text} does not fit 64 bits", kind="key")
-    return number
+        raise CommandError(Code.USAGE, str(error), kind="key") from error
 
 
 def _hex(key: int) -> str:

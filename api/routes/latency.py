@@ -23,15 +23,15 @@ from api.state import State
 
 router = APIRouter(route_class=Door, tags=["latency"], prefix="/v1/latency")
 
-PATH = Annotated[str, Query(max_length=64, description="The path; GET /v1/paths lists them.", examples=["order"])]
+PATH = Annotated[str, Query(max_length=400, description="The path; GET /v1/paths lists them.", examples=["order"])]
 STAGE = Annotated[
     str | None,
     Query(
-        max_length=64, description="One stage, `end_to_end` or `unattributed`; all when left out.", examples=["decide"]
+        max_length=400, description="One stage, `end_to_end` or `unattributed`; all when left out.", examples=["decide"]
     ),
 ]
 ONE_STAGE = Annotated[
-    str, Query(max_length=64, description="The stage, `end_to_end` or `unattributed`.", examples=["decide"])
+    str, Query(max_length=400, description="The stage, `end_to_end` or `unattributed`.", examples=["decide"])
 ]
 ROLLUP = Annotated[
     str,

@@ -12,10 +12,12 @@ from pydantic import Field
 
 from analytics import budget
 from analytics import messages as analysis
+from analytics.events import Event, events
 from analytics.paths import Path as MeasuredPath
 from api.answers import Answer, Completeness, Span, in_formats
 from api.door import Door, StateDep, opens_for
 from api.negotiate import FORMAT, answer
+from api.negotiate import chosen as chosen_format
 from api.params import FROM, TO, key_text, message_key, read_cursor, span, time_ns, write_cursor
 from api.problems import ProblemError, bad_parameter
 from api.routes.latency import ONE_STAGE, PATH
@@ -23,6 +25,7 @@ from api.shapes import WHOLE, check_stage, completeness_of, path_of, plain
 
 router = APIRouter(route_class=Door, tags=["messages"], prefix="/v1/messages")
 MAX_DEPTH = 10_000
+MAX_EVENTS = 200
 _SLOW: dict[str, Any] = {
     "key": pl.String,
     **dict.fromkeys(("start_ns", "e2e_ns", "e2e_error_ns", "unattributed_ns"), pl.Int64),
@@ -112,12 +115,27 @@ class Stamp(Answer):
     remaining_ns: int | None = Field(description="`step_ns` less the parts: work, and delays below the threshold.")
 
 
+class SaidEvent(Answer):
+    """What a program said about the message."""
+
+    ts_ns: int = Field(description="When, epoch nanoseconds.")
+    key: str = Field(description="The message's key, or that of a message it comes from.")
+    host: str = Field(description="On which host.")
+    service: str = Field(description="Which service.")
+    kind: str = Field(description="decision, log, span, ...", examples=["decision"])
+    body: str = Field(description="In its words.")
+    attributes: dict[str, Any] = Field(description="What it said in fields: reason, inputs, versions, trace id.")
+
+
 class Timeline(Span):
     """All stamps of one message and of the messages it comes from."""
 
     key: str = Field(description="The message's key.")
     completeness: Completeness = Field(description="Completeness of the time between its first and last stamp.")
     stamps: list[Stamp] = Field(description="The stamps in order of time.")
+    events: list[SaidEvent] = Field(
+        description="What programs said about it, in order of time, the newest 200; only in JSON."
+    )
 
 
 _READ = opens_for("read", query=True)
@@ -184,7 +202,10 @@ def timeline(
     to: TO = None,
     format_: FORMAT = None,
 ) -> Response:
-    """Every stamp of the message and of its parents, in order of time. Without `from` and `to` all that is kept."""
+    """Every stamp of the message and of its parents, in order of time, and what was said about them.
+
+    `trace:` and a W3C trace id gives all spans of the trace. Without `from` and `to` all that is kept.
+    """
     number = message_key(key)
     now = time.time_ns()
     start = None if from_ is None else time_ns(from_, "from", now)
@@ -192,6 +213,7 @@ def timeline(
     if start is not None and end is not None and start >= end:
         raise bad_parameter("from", "must lie before to")
     found = analysis.timeline(state.reader, number, start, end)
+    keys = {number, *(stamp.key for stamp in found)}
     if not found:
         raise ProblemError(404, "not-found", f"no stamp of message {key_text(number)} is kept in this time")
     steps = budget.steps(state.reader, found)
@@ -200,13 +222,23 @@ def timeline(
         stamp["key"] = key_text(stamp["key"])
         stamp["label_set"] = key_text(stamp["label_set"]) if stamp["label_set"] else None
     first, last = stamps[0]["ts_ns"], stamps[-1]["ts_ns"] + 1
-    about = {
+    about: dict[str, Any] = {
         "key": key_text(number),
         "from_ns": first,
         "to_ns": last,
         "completeness": completeness_of(state, first, last),
     }
+    if chosen_format(request, format_) == "json":
+        said = events(state.reader, keys=keys, from_ns=start, to_ns=end, limit=MAX_EVENTS)
+        about["events"] = [shown_event(one) for one in reversed(said)]
     return answer(request, format_, "stamps", stamps, about, _STAMPS)
+
+
+def shown_event(event: Event) -> dict[str, Any]:
+    """An event as answers have it."""
+    row = plain(event)
+    del row["batch"], row["seq"]
+    return {**row, "key": key_text(event.key)}
 
 
 def _shown(path: MeasuredPath, message: analysis.SlowMessage) -> dict[str, Any]:

@@ -86,6 +86,12 @@ def _commands(rings: Path) -> dict[int, str]:
     return names
 
 
+def _otlp(settings: AgentSettings, host: str, clock: HostClock) -> Source:  # noqa: ARG001 - one signature for all
+    from collector.otlp.source import OtlpSource
+
+    return OtlpSource(host, settings.otlp)
+
+
 def _clock(settings: AgentSettings, host: str, clock: HostClock) -> Source:
     return ClockSource(clock, host, settings.clock_s)
 
@@ -97,6 +103,7 @@ REGISTRY: Mapping[str, Callable[[AgentSettings, str, HostClock], Source]] = {
     "packet": _packet,
     "feeds": _feeds,
     "clock": _clock,
+    "otlp": _otlp,
 }
 
 

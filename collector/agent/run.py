@@ -84,7 +84,8 @@ class Agent:
                 source = make(name, settings, self._host, self._clock)
                 if isinstance(source, TakesFolder):
                     source.use_folder(self._folder)
-                self._runners.append(Runner(source, Spool(self._folder / name, settings.spool()), self._host))
+                policy = settings.spool(getattr(source, "when_full", ""))
+                self._runners.append(Runner(source, Spool(self._folder / name, policy), self._host))
         except BaseException:
             self._close()
             raise

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from collector.clocks.settings import ClockSettings
 from collector.feeds.settings import FeedsSettings
+from collector.otlp.settings import OtlpSettings
 from collector.packet.live.settings import PacketSettings
 from collector.sched.settings import SchedulerSettings
 from collector.settings import ConfigError, Section
@@ -37,6 +38,7 @@ class AgentSettings(Section, frozen=True, kw_only=True):
     scheduler: SchedulerSettings = SchedulerSettings()  # of the collector of that name
     packet: PacketSettings = PacketSettings()  # likewise
     feeds: FeedsSettings = FeedsSettings()  # of the collector of that name
+    otlp: OtlpSettings = OtlpSettings()  # of the collector of that name
     # Of each collector's spool, see collector.spool.settings.
     durability: str = "fsync"
     when_full: str = "block"  # block | drop_oldest | drop_newest
@@ -67,17 +69,17 @@ class AgentSettings(Section, frozen=True, kw_only=True):
         self.spool().validate()
         if len(self.host_name) > 255 or any(c.isspace() or c == "@" for c in self.host_name):
             raise ConfigError("host_name", f"{self.host_name!r} must have at most 255 characters, no blanks and no @")
-        for name in ("clock", "feeds", "packet", "scheduler"):
+        for name in ("clock", "feeds", "otlp", "packet", "scheduler"):
             try:
                 getattr(self, name).validate()
             except ConfigError as error:
                 raise ConfigError(f"{name}.{error.field}", error.problem) from error
 
-    def spool(self) -> SpoolSettings:
-        """The settings of each collector's spool."""
+    def spool(self, when_full: str = "") -> SpoolSettings:
+        """The settings of each collector's spool; `when_full` where the collector has a policy of its own."""
         return SpoolSettings(
             durability=self.durability,
-            when_full=self.when_full,
+            when_full=when_full or self.when_full,
             max_bytes=self.spool_max_bytes,
             min_free_bytes=self.spool_min_free_bytes,
             segment_bytes=self.segment_bytes,

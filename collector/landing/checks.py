@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from collector.changes import KINDS, is_change
 from collector.keys import hash64
-from collector.points import Point
+from collector.points import Point, is_point
 from collector.record import Cache, Columns, Kind, Mode, Outcome
 
 MAX_TEXT = 1_024
 MAX_LABELS = 65_536
+_LONG = frozenset({"labels", "body", "attributes"})
 _ENUMS: Mapping[str, int] = {"outcome": max(Outcome), "mode": max(Mode), "cache": max(Cache)}
 
 
@@ -35,6 +36,7 @@ class Reason(IntEnum):
     TEXT_TOO_LONG = 7
     BAD_LABEL_SET = 8
     BAD_CHANGE = 9
+    BAD_ATTRIBUTES = 10
 
     @property
     def text(self) -> str:
@@ -64,7 +66,7 @@ def judge(columns: Columns, points: Mapping[str, Point], bounds: Bounds) -> NDAr
         mark(ts < 0, Reason.NEGATIVE_TIME)
         mark((ts < bounds.earliest_ns) | (ts > bounds.latest_ns), Reason.TIME_OUT_OF_RANGE)
     if columns.table.name == "stamps":
-        mark(_of_text(columns, "point", lambda text: text not in points), Reason.UNKNOWN_POINT)
+        mark(_of_text(columns, "point", lambda text: not is_point(text, points)), Reason.UNKNOWN_POINT)
         for name, largest in _ENUMS.items():
             mark(values[name] > largest, Reason.BAD_ENUM)
     if "duration_ns" in values:
@@ -74,7 +76,7 @@ def judge(columns: Columns, points: Mapping[str, Point], bounds: Bounds) -> NDAr
             known = ~columns.nulls.get(column.name, np.zeros(len(columns), np.bool_))
             mark(known & ~np.isfinite(values[column.name]), Reason.NOT_FINITE)
         elif column.kind is Kind.TEXT:
-            limit = MAX_LABELS if column.name == "labels" else MAX_TEXT
+            limit = MAX_LABELS if column.name in _LONG else MAX_TEXT
             mark(_of_text(columns, column.name, lambda text, limit=limit: len(text) > limit), Reason.TEXT_TOO_LONG)
     if columns.table.name == "label_sets":
         pairs = zip(values["label_set"].tolist(), columns.text("labels"), strict=True)
@@ -82,6 +84,8 @@ def judge(columns: Columns, points: Mapping[str, Point], bounds: Bounds) -> NDAr
     if columns.table.name == "changes":
         parts = zip(*(columns.text(name) for name in ("id", "kind", "url", "labels")), strict=True)
         mark(np.array([not is_change(*part) for part in parts], np.bool_), Reason.BAD_CHANGE)
+    if columns.table.name == "events":
+        mark(_of_text(columns, "attributes", lambda text: not _is_object(text)), Reason.BAD_ATTRIBUTES)
     return verdict
 
 
@@ -101,11 +105,13 @@ def explain(reason: Reason, row: Mapping[str, Any], bounds: Bounds) -> str:
     if reason is Reason.NEGATIVE_DURATION:
         return f"duration_ns is {row['duration_ns']}"
     if reason is Reason.TEXT_TOO_LONG:
-        return f"a text is longer than {MAX_TEXT} characters ({MAX_LABELS} for labels)"
+        return f"a text is longer than {MAX_TEXT} characters ({MAX_LABELS} for labels, body and attributes)"
     if reason is Reason.BAD_LABEL_SET:
         return "labels must be a canonical JSON object of texts, and label_set its hash64('labels', labels)"
     if reason is Reason.BAD_CHANGE:
         return f"a change needs a UUID, a kind of {', '.join(KINDS)}, a url of http(s) or none, labels of texts"
+    if reason is Reason.BAD_ATTRIBUTES:
+        return "attributes must be a JSON object"
     return "a number is not finite"
 
 
@@ -140,3 +146,11 @@ def _is_label_set(label_set: int, labels: str) -> bool:
         return False
     canonical = msgspec.json.encode(dict(sorted(parsed.items()))).decode()
     return labels == canonical and label_set == hash64("labels", labels)
+
+
+def _is_object(text: str) -> bool:
+    try:
+        msgspec.json.decode(text, type=dict[str, Any])
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        return False
+    return True

@@ -56,6 +56,7 @@ class Retention(Section, frozen=True, kw_only=True):
     flows: int = 168
     feeds: int = 720
     label_sets: int = 17_520
+    events: int = 168
     changes: int = 17_520
     kpis: int = 17_520
     heartbeats: int = 720
@@ -65,6 +66,7 @@ class Retention(Section, frozen=True, kw_only=True):
     counts_1m: int = 720
     counts_1h: int = 17_520
     hlogs: int = 17_520
+    learned_paths: int = 17_520
 
     def validate(self) -> None:
         """Raise ConfigError naming a retention that is not positive, or coarse counts shorter than finer ones."""

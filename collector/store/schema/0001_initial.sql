@@ -259,6 +259,24 @@ ORDER BY label_set
 TTL cut_day + INTERVAL {retention.label_sets} HOUR
 SETTINGS {durable};
 
+-- What programs say about one message: a decision with its reason and inputs, a log line, a span with its W3C ids.
+CREATE TABLE IF NOT EXISTS events (
+    ts          DateTime64(9, 'UTC')   CODEC(Delta, ZSTD(1)),
+    key         UInt64                 CODEC(ZSTD(1)),   -- 0 = of no message
+    host        LowCardinality(String) CODEC(ZSTD(1)),
+    service     LowCardinality(String) CODEC(ZSTD(1)),
+    kind        LowCardinality(String) CODEC(ZSTD(1)),
+    body        String                 CODEC(ZSTD(1)),
+    attributes  String                 CODEC(ZSTD(1)),   -- JSON object
+    batch       UInt64                 CODEC(ZSTD(1)),
+    seq         UInt64                 CODEC(Delta, ZSTD(1)),
+    cut_day     Date                   CODEC(ZSTD(1))
+) ENGINE = MergeTree
+PARTITION BY cut_day
+ORDER BY (toStartOfMinute(ts), key, ts)
+TTL toDateTime(ts) + INTERVAL {retention.events} HOUR
+SETTINGS {durable};
+
 -- Who changed what and when: deploy, config, flag, SLO, rule, network. Appended by people and machines (batch = 0), and
 -- shipped by collectors that saw a change. `recorded` is when it came here: what follows the stream goes by it.
 CREATE TABLE IF NOT EXISTS changes (
@@ -499,6 +517,18 @@ CREATE TABLE IF NOT EXISTS objective_counts (
 PARTITION BY toYYYYMM(window)
 ORDER BY (objective, version, window)
 TTL window + INTERVAL {retention.counts_1h} HOUR
+SETTINGS {durable};
+
+-- Paths that nobody configured: learned from what arrives (analytics/learned.py). The newest version of a name counts.
+CREATE TABLE IF NOT EXISTS learned_paths (
+    name       String,
+    origin     LowCardinality(String),     -- spans, histogram
+    body       String CODEC(ZSTD(1)),      -- JSON of the path and when it was seen
+    last_seen  DateTime64(9, 'UTC'),
+    version    UInt64
+) ENGINE = ReplacingMergeTree(version)
+ORDER BY name
+TTL toDateTime(last_seen) + INTERVAL {retention.learned_paths} HOUR
 SETTINGS {durable};
 
 -- Imported HdrHistogram logs, at their own precision, beside the counts they were folded into.

@@ -19,7 +19,7 @@ from collector.store.schema import (
 )
 
 SMALL = "CREATE TABLE IF NOT EXISTS one (\n    a UInt8\n) ENGINE = MergeTree\nORDER BY a;\n"
-FREE_TEXT = {"labels", "id", "who", "what", "version", "url"}
+FREE_TEXT = {"labels", "id", "who", "what", "version", "url", "body", "attributes", "layout", "counts"}
 SECOND = "CREATE TABLE IF NOT EXISTS two (\n    a UInt8\n) ENGINE = MergeTree\nORDER BY a;\n"
 
 
