@@ -36,7 +36,8 @@ _STATUS = 8  # of a block, behind version and offset to priv
 _USER = 1
 _LOOPBACK = 772
 _ARPHRD = {1: LinkType.ETHERNET, _LOOPBACK: LinkType.ETHERNET, 65534: LinkType.RAW, 519: LinkType.RAW}
-BLOCK_BYTES = 1 << 20
+# At a low rate a block is handed over every `retire_ms`, however little is in it: many small ones are more time.
+BLOCK_BYTES = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class PacketRing:
 
     Args:
         interface: its name, in the network namespace of the calling thread.
-        mib: memory, in blocks of 1 MiB.
+        mib: memory, in blocks of 256 KiB. Unread, it holds what comes in `4 * mib * retire_ms` at a low rate.
         program: a classic BPF program; its return value is the snap length.
         retire_ms: after so long a block that is not full is handed over: how late a packet is seen at a low rate.
         promiscuous: also see frames for others.
@@ -85,7 +86,7 @@ class PacketRing:
         self.number = number
         self.retire_ms = retire_ms
         self.hardware_problem = ""
-        self._blocks = mib
+        self._blocks = mib * ((1 << 20) // BLOCK_BYTES)
         self._next = 0
         index = socket.if_nametoindex(interface)
         loopback = _hardware_type(interface) == _LOOPBACK
@@ -102,9 +103,11 @@ class PacketRing:
                 self.hardware_problem = self._ask_hardware(interface)
             # Times are then taken where the packet enters the stack, not when it is copied into the ring.
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-            request = struct.pack("7I", BLOCK_BYTES, mib, 2048, mib * (BLOCK_BYTES // 2048), retire_ms, 0, 0)
+            request = struct.pack(
+                "7I", BLOCK_BYTES, self._blocks, 2048, self._blocks * (BLOCK_BYTES // 2048), retire_ms, 0, 0
+            )
             self._socket.setsockopt(_SOL_PACKET, _RX_RING, request)
-            self._map = mmap.mmap(self._socket.fileno(), mib * BLOCK_BYTES, mmap.MAP_SHARED)
+            self._map = mmap.mmap(self._socket.fileno(), self._blocks * BLOCK_BYTES, mmap.MAP_SHARED)
             self._data: NDArray[np.uint8] = np.frombuffer(self._map, dtype=np.uint8)
             self._status = self._data.view("<u4")
             self._spare: NDArray[np.uint8] = np.zeros(BLOCK_BYTES + SLACK, dtype=np.uint8)
