@@ -253,7 +253,7 @@ def test_the_same_packets_at_the_same_times_as_tcpdump(tmp_path: Path) -> None:
     tcpdump = program("tcpdump", "tcpdump")
     port, count = PORT + 7, 3_000
     file = tmp_path / "theirs.pcap"
-    expression = f"udp dst port {port}"
+    expression, precise = f"udp dst port {port}", "--time-stamp-precision=nano"
     source = opened(
         "lo",
         folder=tmp_path / "agent",
@@ -269,7 +269,7 @@ def test_the_same_packets_at_the_same_times_as_tcpdump(tmp_path: Path) -> None:
                 [
                     tcpdump,
                     *f"-i lo -w {file} -s 128 -B 65536 -U -Z root --immediate-mode".split(),
-                    *precise,
+                    precise,
                     expression,
                 ],
                 stderr=subprocess.PIPE,
