@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from collector.packet.block import LinkType
 from collector.packet.live.bpf import Instruction, attachable
-from collector.packet.live.tpacket import HEADER, SLACK, LiveBlock, join, read_block
+from collector.packet.live.tpacket import HEADER, SLACK, BlockError, LiveBlock, block_records, read_records
 
 _SOL_PACKET = 263
 _ADD_MEMBERSHIP, _RX_RING, _STATISTICS, _VERSION, _TIMESTAMP, _FANOUT, _IGNORE_OUTGOING = 1, 5, 6, 10, 17, 18, 23
@@ -88,6 +88,7 @@ class PacketRing:
         self.hardware_problem = ""
         self._blocks = mib * ((1 << 20) // BLOCK_BYTES)
         self._next = 0
+        self.damaged = 0
         index = socket.if_nametoindex(interface)
         loopback = _hardware_type(interface) == _LOOPBACK
         self.link = link_type(interface)
@@ -128,29 +129,33 @@ class PacketRing:
         """What is ready, in pieces of about `packets` packets: whole blocks together, and the raw bytes of each block.
 
         Both are valid until the next piece is taken. At most one round of the ring, so that a busy link cannot keep
-        the caller. Raises `tpacket.BlockError` for a block that makes no sense; it has been given back then.
+        the caller. A block that makes no sense is left out and counted in `damaged`.
         """
         left = self._blocks
         while left:
-            found: list[LiveBlock] = []
+            records: list[NDArray[np.int64]] = []
             raw: list[NDArray[np.uint8]] = []
+            data = self._data
             taken = count = 0
             try:
-                while left and count < packets and self._is_ready(taken):
-                    data, at, used = self._place((self._next + taken) % self._blocks)
-                    alone = data is self._spare
-                    if alone and found:
-                        break
+                while left and count < packets and data is self._data and self._is_ready(taken):
+                    where, at, used = self._place((self._next + taken) % self._blocks)
+                    if where is self._spare and records:
+                        break  # another buffer: the next piece
                     taken += 1
                     left -= 1
-                    found.append(read_block(data, at, BLOCK_BYTES, self.number, self.link))
-                    raw.append(data[at : at + used])
-                    count += len(found[-1])
-                    if alone:
-                        break
+                    try:
+                        records.append(block_records(where, at, BLOCK_BYTES))
+                    except BlockError:
+                        self.damaged += 1
+                        continue
+                    data = where
+                    raw.append(where[at : at + used])
+                    count += len(records[-1])
                 if not taken:
                     return
-                yield join(found), raw
+                if records:
+                    yield read_records(data, records, self.number, self.link), raw
             finally:
                 # x86 keeps the order of stores; the blocks are the kernel's from here on.
                 for _ in range(taken):

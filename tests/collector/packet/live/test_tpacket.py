@@ -19,7 +19,7 @@ from collector.packet.live.epb import packet_blocks
 from collector.packet.live.flows import LiveFlows
 from collector.packet.live.settings import KeyRule
 from collector.packet.live.tap_stamps import Found, stamp
-from collector.packet.live.tpacket import BlockError, LiveBlock, join, read_block
+from collector.packet.live.tpacket import BlockError, LiveBlock, block_records, read_block, read_records
 from tests.collector.packet.live.blocks import Frame, ring_block
 
 ETHER = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
@@ -156,7 +156,7 @@ def test_joined_blocks_are_their_packets_one_after_another() -> None:
     one = ring_block([Frame(b"a" * 60), Frame(b"b" * 70)], 4096)
     two = ring_block([Frame(b"c" * 80)], 4096)
     data = np.concatenate([one[:4096], two])
-    live = join([read_block(data, 0, 4096, 0), read_block(data, 4096, 4096, 0)])
+    live = read_records(data, [block_records(data, at, 4096) for at in (0, 4096)], 0)
     assert [live.block.packet(n)[:1] for n in range(3)] == [b"a", b"b", b"c"]
 
 
