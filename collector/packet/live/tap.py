@@ -17,6 +17,7 @@ from collector.packet.live.tap_stamps import Found, Rules, stamp
 from collector.packet.live.tcp_stream import TcpStream
 from collector.packet.live.tpacket import LiveBlock
 from collector.packet.tcp_rows import TcpRows
+from collector.packet.uniform import uniform_udp
 
 
 @dataclass(slots=True)
@@ -68,7 +69,7 @@ class Tap:
         rows: list[TcpRows] = []
         for ring in self.rings:
             for live, raw in ring.batches():
-                headers = parse(live.block)
+                headers = uniform_udp(live.block) or parse(live.block)
                 self._count(live, headers)
                 if len(headers.tcp.index):
                     rows.append(_tcp_rows(live, headers))
