@@ -9,14 +9,17 @@ from typing import Annotated
 
 import typer
 
+from api.cli import agent_trigger
 from api.cli.frame import Run, command
 from api.cli.outcome import Answer
 
 
 def register(root: typer.Typer) -> None:
-    """Add the command to the tree."""
+    """Add the command and its group to the tree."""
 
-    @command(root, "agent", examples=("tailsight agent --server http://127.0.0.1:8472",))
+    app = typer.Typer()
+
+    @command(app, "agent", examples=("tailsight agent --server http://127.0.0.1:8472",), group=True)
     def agent(
         run: Run,
         server: Annotated[
@@ -42,3 +45,6 @@ def register(root: typer.Typer) -> None:
         paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
         arguments = [sys.executable, "-P", "-m", "collector.agent", *words]
         os.execve(sys.executable, arguments, {**os.environ, "PYTHONPATH": paths})  # noqa: S606 - this program's agent
+
+    agent_trigger.register(app)
+    root.add_typer(app, name="agent")

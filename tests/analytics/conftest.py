@@ -15,7 +15,7 @@ HOUR = T0 - T0 % 3_600_000_000_000
 TABLES = (
     "stamps", "links", "label_sets", "clock", "batches", "heartbeats",
     "messages", "stage_counts", "stage_windows", "windows", "hlogs",
-    "gauges", "intervals", "delay_counts",
+    "gauges", "intervals", "delay_counts", "flows",
 )  # fmt: skip
 
 

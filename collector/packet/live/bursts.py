@@ -51,17 +51,11 @@ class Peak:
     bursts: int = 0
 
 
-def bins(ts_ns: Ints, size: Ints, width_ns: int) -> tuple[Ints, Ints, Ints]:
-    """Bytes per bin: the bin numbers in rising order, their bytes, and for each packet the place of its bin."""
+def bins(ts_ns: Ints, size: Ints, width_ns: int) -> tuple[Ints, Ints]:
+    """Bytes per bin of packets in order of time: the numbers of the bins that have any, and their bytes."""
     number = ts_ns // width_ns
-    if len(number) and (number[1:] >= number[:-1]).all():
-        change = np.ones(len(number), dtype=np.bool_)
-        change[1:] = number[1:] != number[:-1]
-        place = np.cumsum(change) - 1
-        numbers = number[change]
-    else:
-        numbers, place = np.unique(number, return_inverse=True)
-    return numbers, np.bincount(place, weights=size, minlength=len(numbers)).astype(np.int64), place
+    starts = np.flatnonzero(np.append(True, number[1:] != number[:-1]))
+    return number[starts], np.add.reduceat(size, starts)
 
 
 class BurstWatch:
@@ -126,8 +120,14 @@ class BurstWatch:
 
     def _judge(self, outgoing: bool, ts_ns: Ints, size: Ints, row: Ints, dscp: Ints) -> list[Burst]:
         found = []
+        if (ts_ns[1:] < ts_ns[:-1]).any():
+            order = np.argsort(ts_ns, kind="stable")
+            ts_ns, size, row, dscp = ts_ns[order], size[order], row[order], dscp[order]
+        numbers, totals = ts_ns, size
+        finer_ns = 1
         for window, width_ns in WIDTHS_NS.items():
-            numbers, totals, place = bins(ts_ns, size, width_ns)
+            numbers, totals = bins(numbers, totals, width_ns // finer_ns)  # the widths nest
+            finer_ns = width_ns
             peak = self.peaks.setdefault((window, outgoing), Peak())
             peak.bytes = max(peak.bytes, int(totals.max()))
             threshold = self._thresholds.get(window, 0)
@@ -139,7 +139,8 @@ class BurstWatch:
             breaks = np.flatnonzero(np.diff(numbers[high]) != 1) + 1
             for run in np.split(high, breaks):
                 low, last = int(run[0]), int(run[-1])
-                inside = np.flatnonzero((place >= low) & (place <= last))
+                begin, end = int(numbers[low]) * width_ns, (int(numbers[last]) + 1) * width_ns
+                inside = slice(*np.searchsorted(ts_ns, [begin, end]).tolist())
                 total = int(totals[run].sum())
                 found.append(
                     Burst(
@@ -148,7 +149,7 @@ class BurstWatch:
                         start_ns=int(numbers[low]) * width_ns,
                         duration_ns=len(run) * width_ns,
                         bytes=total,
-                        packets=len(inside),
+                        packets=len(row[inside]),
                         peak_bytes=int(totals[run].max()),
                         threshold_bytes=threshold,
                         top=_largest(row[inside], size[inside], total, _TOP),

@@ -78,16 +78,16 @@ def write_capture(
                 cut = f"a recorded block is damaged: {error}"
                 continue
             inside = np.flatnonzero((live.block.ts_ns >= window.from_ns) & (live.block.ts_ns < window.to_ns))
-            packets += len(inside)
             waiting = waiting.with_more(packet_blocks(live, chunk.interface, inside, snap))
             # Blocks of other rings may overlap; nothing before the next block's first packet is still to come.
             following = found[number + 1].first_ns if number + 1 < len(found) else _LATEST
-            done, waiting = waiting.sorted_before(following)
+            done, rest = waiting.sorted_before(following)
             if file.tell() + len(done) > most_bytes:
                 cut = f"more than {most_bytes} bytes"
-                packets -= len(waiting.start)
                 break
             file.write(done)
+            packets += len(waiting) - len(rest)
+            waiting = rest
         for number, count in enumerate(dropped):
             file.write(statistics(number, window.to_ns, count, f"not whole: {cut}" if cut else ""))
         size = file.tell()

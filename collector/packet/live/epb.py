@@ -28,6 +28,9 @@ class PacketBlocks:
     size: Ints
     ts_ns: Ints
 
+    def __len__(self) -> int:
+        return len(self.start)
+
     def sorted_before(self, ts_ns: int) -> tuple[bytes, PacketBlocks]:
         """The bytes of the blocks with times before `ts_ns`, in order of time, and the other blocks."""
         early = self.ts_ns < ts_ns

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from collector.packet.block import LinkType
 from collector.packet.live.bpf import Instruction, attachable
-from collector.packet.live.tpacket import HEADER, SLACK, LiveBlock, join, read_block
+from collector.packet.live.tpacket import HEADER, SLACK, BlockError, LiveBlock, block_records, read_records
 
 _SOL_PACKET = 263
 _ADD_MEMBERSHIP, _RX_RING, _STATISTICS, _VERSION, _TIMESTAMP, _FANOUT, _IGNORE_OUTGOING = 1, 5, 6, 10, 17, 18, 23
@@ -36,7 +36,8 @@ _STATUS = 8  # of a block, behind version and offset to priv
 _USER = 1
 _LOOPBACK = 772
 _ARPHRD = {1: LinkType.ETHERNET, _LOOPBACK: LinkType.ETHERNET, 65534: LinkType.RAW, 519: LinkType.RAW}
-BLOCK_BYTES = 1 << 20
+# At a low rate a block is handed over every `retire_ms`, however little is in it: many small ones are more time.
+BLOCK_BYTES = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class PacketRing:
 
     Args:
         interface: its name, in the network namespace of the calling thread.
-        mib: memory, in blocks of 1 MiB.
+        mib: memory, in blocks of 256 KiB. Unread, it holds what comes in `4 * mib * retire_ms` at a low rate.
         program: a classic BPF program; its return value is the snap length.
         retire_ms: after so long a block that is not full is handed over: how late a packet is seen at a low rate.
         promiscuous: also see frames for others.
@@ -85,8 +86,9 @@ class PacketRing:
         self.number = number
         self.retire_ms = retire_ms
         self.hardware_problem = ""
-        self._blocks = mib
+        self._blocks = mib * ((1 << 20) // BLOCK_BYTES)
         self._next = 0
+        self.damaged = 0
         index = socket.if_nametoindex(interface)
         loopback = _hardware_type(interface) == _LOOPBACK
         self.link = link_type(interface)
@@ -102,9 +104,11 @@ class PacketRing:
                 self.hardware_problem = self._ask_hardware(interface)
             # Times are then taken where the packet enters the stack, not when it is copied into the ring.
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-            request = struct.pack("7I", BLOCK_BYTES, mib, 2048, mib * (BLOCK_BYTES // 2048), retire_ms, 0, 0)
+            request = struct.pack(
+                "7I", BLOCK_BYTES, self._blocks, 2048, self._blocks * (BLOCK_BYTES // 2048), retire_ms, 0, 0
+            )
             self._socket.setsockopt(_SOL_PACKET, _RX_RING, request)
-            self._map = mmap.mmap(self._socket.fileno(), mib * BLOCK_BYTES, mmap.MAP_SHARED)
+            self._map = mmap.mmap(self._socket.fileno(), self._blocks * BLOCK_BYTES, mmap.MAP_SHARED)
             self._data: NDArray[np.uint8] = np.frombuffer(self._map, dtype=np.uint8)
             self._status = self._data.view("<u4")
             self._spare: NDArray[np.uint8] = np.zeros(BLOCK_BYTES + SLACK, dtype=np.uint8)
@@ -125,29 +129,33 @@ class PacketRing:
         """What is ready, in pieces of about `packets` packets: whole blocks together, and the raw bytes of each block.
 
         Both are valid until the next piece is taken. At most one round of the ring, so that a busy link cannot keep
-        the caller. Raises `tpacket.BlockError` for a block that makes no sense; it has been given back then.
+        the caller. A block that makes no sense is left out and counted in `damaged`.
         """
         left = self._blocks
         while left:
-            found: list[LiveBlock] = []
+            records: list[NDArray[np.int64]] = []
             raw: list[NDArray[np.uint8]] = []
+            data = self._data
             taken = count = 0
             try:
-                while left and count < packets and self._is_ready(taken):
-                    data, at, used = self._place((self._next + taken) % self._blocks)
-                    alone = data is self._spare
-                    if alone and found:
-                        break
+                while left and count < packets and data is self._data and self._is_ready(taken):
+                    where, at, used = self._place((self._next + taken) % self._blocks)
+                    if where is self._spare and records:
+                        break  # another buffer: the next piece
                     taken += 1
                     left -= 1
-                    found.append(read_block(data, at, BLOCK_BYTES, self.number, self.link))
-                    raw.append(data[at : at + used])
-                    count += len(found[-1])
-                    if alone:
-                        break
+                    try:
+                        records.append(block_records(where, at, BLOCK_BYTES))
+                    except BlockError:
+                        self.damaged += 1
+                        continue
+                    data = where
+                    raw.append(where[at : at + used])
+                    count += len(records[-1])
                 if not taken:
                     return
-                yield join(found), raw
+                if records:
+                    yield read_records(data, records, self.number, self.link), raw
             finally:
                 # x86 keeps the order of stores; the blocks are the kernel's from here on.
                 for _ in range(taken):

@@ -15,8 +15,9 @@ from collector.packet.live.recorder import Recorder
 from collector.packet.live.ring import PacketRing
 from collector.packet.live.tap_stamps import Found, Rules, stamp
 from collector.packet.live.tcp_stream import TcpStream
-from collector.packet.live.tpacket import BlockError, LiveBlock
+from collector.packet.live.tpacket import LiveBlock
 from collector.packet.tcp_rows import TcpRows
+from collector.packet.uniform import uniform_udp
 
 
 @dataclass(slots=True)
@@ -67,18 +68,17 @@ class Tap:
         """Take what the rings have: count it, stamp it, record it."""
         rows: list[TcpRows] = []
         for ring in self.rings:
-            try:
-                for live, raw in ring.batches():
-                    headers = parse(live.block)
-                    self._count(live, headers)
-                    if len(headers.tcp.index):
-                        rows.append(_tcp_rows(live, headers))
-                    if rules:
-                        stamp(found, self.name, live, headers, rules)
-                    if recorder is not None:
-                        recorder.write(raw, self.number)
-            except BlockError:
-                self.counts.damaged_blocks += 1
+            for live, raw in ring.batches():
+                headers = uniform_udp(live.block) or parse(live.block)
+                self._count(live, headers)
+                if len(headers.tcp.index):
+                    rows.append(_tcp_rows(live, headers))
+                if rules:
+                    stamp(found, self.name, live, headers, rules)
+                if recorder is not None:
+                    recorder.write(raw, self.number)
+            self.counts.damaged_blocks += ring.damaged
+            ring.damaged = 0
         if rows:
             joined = TcpRows.join(rows)
             if len(self.rings) > 1:  # rings are read one after another

@@ -129,8 +129,8 @@ class TcpStream:
             self._count(piece, _is_new(piece, names, counts))
         waiting = old.take(~goes_on & (old.ts_ns > last_ns - _FORGET_NS))
         self._context = TcpRows.join([waiting, _tails(rows)])
-        if len(self._context) > self._most // 2:
-            self._context = self._context.take(slice(len(self._context) - self._most // 2, None))
+        if len(self._context) > self._most:
+            self._context = self._context.take(slice(len(self._context) - self._most, None))
 
     def _count(self, rows: TcpRows, new: NDArray[np.bool_]) -> None:
         analysis = analyse_tcp(rows)
