@@ -37,6 +37,7 @@ class Place:
 
     def __init__(self, name: str, service: str, control: Path) -> None:
         probe.init(service=service)
+        probe.watch_gc(min_duration_ns=10_000)
         self.name = name
         self.lock = threading.Lock()
         self.stamp: Callable[..., None] = probe.stamp
