@@ -43,6 +43,7 @@ class Place:
 
     def __init__(self, name: str, service: str, control: Path, version: int = FIRST, instance: str = "") -> None:
         probe.init(service=service)
+        probe.watch_gc(min_duration_ns=10_000)
         self._control = Control(control)
         self._instances = Instances(control)
         self.instance = self._instances.one(instance) if instance else None

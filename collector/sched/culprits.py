@@ -60,8 +60,8 @@ class Intervals:
     """Turns layout.RECORD rows into INTERVALS columns of `host`; `softirqs` names the vectors.
 
     The culprit of a wait after a wakeup is the thread that had the CPU last before: over a long wait there may have
-    been others. `idle` means the CPU was free and the wait was waking it. A runnable thread that was taken off for
-    the idle task is `throttled`, which only a bandwidth limit does. The culprit of a blocked time is who ended it, the
+    been others. `idle` means the CPU was free and the wait was waking it. A runnable thread that was taken off
+    by nobody is `throttled`: a bandwidth limit did it. The culprit of a blocked time is who ended it, the
     holder of a lock mostly; `interrupt` where a device or a timer did.
     """
 

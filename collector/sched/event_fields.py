@@ -42,6 +42,10 @@ class Fields(Numbers, Protocol):
     def splits_sleep(self) -> bool:
         """Whether `classify` says more than the state."""
 
+    @property
+    def sees_limits(self) -> bool:
+        """Whether `jump_unthrottled` can be used."""
+
     def load_comm(self, asm: Assembler, dst: str, name: str, half: int) -> None:
         """`dst` = 8 bytes of the command name called `name`, from byte `half` (0 or 8)."""
 
@@ -50,6 +54,9 @@ class Fields(Numbers, Protocol):
 
     def classify(self, asm: Assembler, slot: str, state_at: int, done: str) -> None:
         """Of sched_switch: make the State at `slot` + `state_at` say what the thread sleeps for; r0 to r5 are lost."""
+
+    def jump_unthrottled(self, asm: Assembler, target: str) -> None:
+        """Of sched_switch: go to `target` unless a bandwidth limit takes the CPU; r0 is lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +90,31 @@ class RecordFields:
         """The record does not say."""
         asm.goto(done)
 
+    @property
+    def sees_limits(self) -> bool:
+        """The record does not say."""
+        return False
+
+    def jump_unthrottled(self, asm: Assembler, target: str) -> None:
+        """The record does not say."""
+        asm.goto(target)
+
 
 @dataclass(frozen=True, slots=True)
 class Offsets:
-    """Where the kernel keeps what is read, in bytes; `in_iowait` is a bit of a byte, `orig_ax` is x86's."""
+    """Where the kernel keeps what is read, in bytes; `in_iowait` is a bit of a byte, `orig_ax` is x86's.
+
+    `cfs_rq` is the task's pointer to its group's queue, and `throttle_count` the field there that says whether it or a
+    group above it is over its limit; None in a kernel without such limits.
+    """
 
     pid: int
     comm: int
     iowait_byte: int
     iowait_bit: int
     orig_ax: int | None
+    cfs_rq: int | None
+    throttle_count: int | None
 
     @classmethod
     def of(cls, btf: Btf) -> Offsets:
@@ -104,12 +126,20 @@ class Offsets:
             call: int | None = btf.member("pt_regs", "orig_ax").offset
         except BtfError:  # not x86: sleeps are not told apart by system call
             call = None
+        try:
+            entity = btf.member("task_struct", "se").offset
+            queue: int | None = entity + btf.member("sched_entity", "cfs_rq").offset
+            limit: int | None = btf.member("cfs_rq", "throttle_count").offset
+        except BtfError:
+            queue = limit = None
         return cls(
             btf.member("task_struct", "pid").offset,
             btf.member("task_struct", "comm").offset,
             iowait.offset,
             iowait.bit % 8,
             call,
+            queue,
+            limit,
         )
 
 
@@ -127,6 +157,11 @@ class TaskFields:
     def splits_sleep(self) -> bool:
         """Whether the system call can be read."""
         return self.offsets.orig_ax is not None
+
+    @property
+    def sees_limits(self) -> bool:
+        """Whether this kernel has limits."""
+        return self.offsets.cfs_rq is not None and self.offsets.throttle_count is not None
 
     def load(self, asm: Assembler, dst: str, name: str) -> None:
         """As in Fields."""
@@ -165,6 +200,13 @@ class TaskFields:
         asm.goto(done)
         asm.label(lock).store(2, slot, state_at, State.BLOCKED_LOCK).goto(done)
         asm.label(fault).store(2, slot, state_at, State.PAGE_FAULT).goto(done)
+
+    def jump_unthrottled(self, asm: Assembler, target: str) -> None:
+        """As in Fields: throttled_hierarchy (kernel/sched/fair.c)."""
+        if self.offsets.cfs_rq is None or self.offsets.throttle_count is None:
+            raise ValueError("this kernel has no limits")
+        asm.load(8, R0, R6, 8 * self.tasks["prev"]).load(8, R0, R0, self.offsets.cfs_rq)
+        asm.load(4, R0, R0, self.offsets.throttle_count).jump("==", R0, 0, target)
 
 
 @dataclass(frozen=True, slots=True)

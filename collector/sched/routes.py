@@ -51,7 +51,7 @@ def typed(shared: Shared, interrupts: bool) -> tuple[list[int], list[int]]:
         "sched_wakeup_new": (1, {"": 0}),
         "sched_switch": (4, {"prev": 1, "next": 2}),
     }
-    known = btf.read(tasks, ("task_struct", "pt_regs"))
+    known = btf.read(tasks, ("task_struct", "pt_regs", "sched_entity", "cfs_rq"))
     offsets = Offsets.of(known)
     programs = [
         Program(short, code, attach_raw, PROG_TRACING, known.tracepoint(name, tasks[name][0]))

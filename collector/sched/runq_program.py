@@ -296,7 +296,12 @@ def _begin_wait(asm: Assembler, shared: Shared, fields: Fields) -> None:
     for half in (0, 8):
         fields.load_comm(asm, R0, "next_comm", half)
         asm.store(8, R9, _slot("by_comm") + half, R0)
-    asm.store(2, R9, _slot("state"), State.PREEMPTED).goto("out")
+    asm.store(2, R9, _slot("state"), State.PREEMPTED)
+    if fields.sees_limits:
+        asm.jump("!=", R4, State.OBSERVED, "out")
+        fields.jump_unthrottled(asm, "out")
+        asm.store(4, R9, _slot("by_pid"), 0)  # by nobody: a limit took the CPU
+    asm.goto("out")
     asm.label("blocked").store(2, R9, _slot("state"), R3)
     if fields.splits_sleep:
         asm.jump("!=", R4, State.OBSERVED, "out").jump("==", R3, State.BLOCKED_OTHER, "out")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from collector.clock import ClockReading
 from collector.record import GAUGES, Columns, DropReason
-from collector.sched import counts, gauges, psi
+from collector.sched import cgroups, counts, gauges, psi
 from collector.sched.choose import choose
 from collector.sched.culprits import Intervals, LabelSets, irq_name
 from collector.sched.mechanism import Mechanism, Totals
@@ -48,10 +48,12 @@ class SchedulerSource:
         self._labels = LabelSets()
         self._busy = BusyThreads()
         self._threads: dict[int, int] = {}
+        self._programs: tuple[int, ...] = ()
         self._refreshed_ns = self._reported_ns = 0
         self._mechanism: Mechanism | None = None
         self._totals: Totals | None = None
         self._pressure = psi.Pressure({}, None)
+        self._limits: dict[str, cgroups.Throttling] = {}
         self._lost = self._thinned = 0
         self._polled_ns = 0
         self._unobservable: Mapping[int, str] = {}
@@ -113,8 +115,11 @@ class SchedulerSource:
     def _refresh(self) -> None:
         settings = self._settings
         self._threads = {}
+        self._programs = tuple(settings.pids)
         if settings.observe == "probed":
-            for pid, service in self._processes().items():
+            processes = self._processes()
+            self._programs = tuple(processes)
+            for pid, service in processes.items():
                 self._threads |= dict.fromkeys(threads_of([pid]), self._groups.number(service))
         elif settings.observe == "pids":
             self._threads = dict.fromkeys(threads_of(settings.pids), self._groups.number("pids"))
@@ -122,6 +127,7 @@ class SchedulerSource:
             self._threads = dict.fromkeys(
                 threads_of_cgroup(Path(settings.cgroup)), self._groups.number(settings.cgroup)
             )
+            self._programs = tuple(self._threads)
         if self._mechanism is not None:
             self._unobservable = self._mechanism.observe(self._threads)
 
@@ -132,6 +138,7 @@ class SchedulerSource:
         busy = self._busy.update(self._threads, clock.monotonic_ns)
         rows = [
             *self._pressure_gauges(),
+            *self._limit_gauges(),
             *self._mechanism_gauges(poll, None if first else (clock.realtime_ns, period_ns)),
         ]
         rows += [
@@ -180,6 +187,17 @@ class SchedulerSource:
         if now.steal_ns is not None and before.steal_ns is not None:
             rows.append(gauges.Gauge("scheduler_steal_ns", now.steal_ns - before.steal_ns))
         return rows
+
+    def _limit_gauges(self) -> Iterable[gauges.Gauge]:
+        """What CPU limits took from the groups that observed programs belong to."""
+        now, before = cgroups.read(self._programs), self._limits
+        self._limits = now
+        for group, limit in now.items():
+            earlier = before.get(group)
+            if earlier is not None and limit.periods:
+                where = (("cgroup", group),)
+                yield gauges.Gauge("scheduler_throttled", limit.throttled - earlier.throttled, labels=where)
+                yield gauges.Gauge("scheduler_throttled_ns", limit.throttled_ns - earlier.throttled_ns, labels=where)
 
     def _gauge_columns(self, rows: Iterable[gauges.Gauge], ts_ns: int) -> Columns:
         return Columns.from_rows(

@@ -104,9 +104,8 @@ class ProbeSource:
                 if self._positions.get(name, 0) != ring.next:
                     poll.positions[name] = self._positions[name] = ring.next
         _count(poll.drops, DropReason.REJECTED, columns.refused)
-        poll.columns = [
-            made for made in (self._label_rows(new_labels), columns.links.columns(), columns.stamps.columns()) if made
-        ]
+        tables = (columns.links.columns(), columns.intervals.columns(), columns.stamps.columns())
+        poll.columns = [made for made in (self._label_rows(new_labels), *tables) if made]
         # Programs that do not stamp are asked less often: a ring of the default size holds a second of 65,536 stamps.
         self.period_s = self._busy_period_s if poll.columns else min(_IDLE_PERIOD_S, 1.5 * self.period_s)
         return poll

@@ -1,4 +1,4 @@
-"""Ring records into STAMPS and LINKS columns: keys hashed, codes resolved, times converted. Pure arithmetic."""
+"""Ring records into STAMPS, LINKS and INTERVALS columns: keys hashed, codes resolved, times converted. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tailsight_probe import layout
 
 from collector.clock import ClockReading
 from collector.keys import hash64_ints
-from collector.record import LINKS, STAMPS, Columns, Kind, Table
+from collector.record import INTERVALS, LINKS, STAMPS, Columns, Kind, Table
 from collector.sources.ring_dictionary import RingDictionary
 
 _U32_MAX = 0xFFFFFFFF
@@ -54,6 +54,7 @@ class RecordColumns:
     def __init__(self, host: str, clock: ClockReading) -> None:
         self.stamps = ColumnParts(STAMPS)
         self.links = ColumnParts(LINKS)
+        self.intervals = ColumnParts(INTERVALS)
         self.refused = 0
         self._host = host
         self._clock = clock
@@ -71,6 +72,10 @@ class RecordColumns:
         `offset_ns` replaces the clock's own for rings of an earlier boot, whose MONOTONIC is another one; nothing
         bounds their error then. A record with a code that the dictionary does not explain is counted in `refused`.
         """
+        spans = rows["flags"] == layout.FLAG_INTERVAL
+        if spans.any():
+            self._add_intervals(rows[spans], threads[spans], dictionary, offset_ns)
+            rows, threads = rows[~spans], threads[~spans]
         is_link = rows["point"] == layout.LINK_POINT
         if is_link.any():
             self._add_links(rows[is_link], dictionary, service, offset_ns)
@@ -134,6 +139,25 @@ class RecordColumns:
             "service": np.full(n, self.links.word("service", service), dtype="<u2"),
         }
         self._keep(self.links, part, child_known & parent_known)
+
+    def _add_intervals(
+        self, rows: NDArray[np.void], threads: NDArray[np.uint32], dictionary: RingDictionary, offset_ns: int | None
+    ) -> None:
+        kind, known = _resolve(rows["point"], dictionary.texts["point"], lambda t: self.intervals.word("kind", t))
+        labels, labels_known = _label_sets(rows["labels"], dictionary.label_sets)
+        # The level says which: of a garbage collection the generation.
+        culprits = ["" if d == layout.NO_DEPTH else f"generation {d}" for d in rows["depth"].tolist()]
+        n = len(rows)
+        part: Arrays = {
+            "ts_ns": rows["time_ns"] + np.int64(self._clock.offset_ns if offset_ns is None else offset_ns),
+            "duration_ns": rows["value"].copy(),
+            "kind": kind,
+            "host": np.full(n, self.intervals.word("host", self._host), dtype="<u2"),
+            "thread": threads,
+            "culprit": np.array([self.intervals.word("culprit", text) for text in culprits], dtype="<u2"),
+            "label_set": labels,
+        }
+        self._keep(self.intervals, part, known & labels_known)
 
     def _keep(self, parts: ColumnParts, part: Arrays, known: NDArray[np.bool_]) -> None:
         if not known.all():

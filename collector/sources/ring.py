@@ -163,8 +163,8 @@ class RingReader:
                 self._thread = int(rows["id"][at])
                 begun = at
         threads[begun:] = self._thread
-        out.void += int(np.count_nonzero(rows["flags"] & ~np.uint8(layout.FLAG_THREAD)))
-        plain = rows["flags"] == 0
+        plain = (rows["flags"] == 0) | (rows["flags"] == layout.FLAG_INTERVAL)
+        out.void += int(np.count_nonzero(~plain & (rows["flags"] != layout.FLAG_THREAD)))
         if plain.any():
             out.rows.append(rows[plain])
             out.threads.append(threads[plain])

@@ -82,6 +82,7 @@ def make_probe(implementation: str, rings: Path, monkeypatch: pytest.MonkeyPatch
 
     yield make
     for probe in made:
+        probe.unwatch_gc()
         probe.switch(False)
 
 
@@ -112,6 +113,7 @@ class Reading:
     def __init__(self) -> None:
         self.stamps: list[dict[str, Any]] = []
         self.links: list[dict[str, Any]] = []
+        self.intervals: list[dict[str, Any]] = []
         self.label_sets: dict[int, str] = {}
         self.drops: dict[str, int] = {}
         self.positions: dict[str, int] = {}

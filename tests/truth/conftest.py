@@ -20,6 +20,8 @@ from api.demo.control import FOLDER, Control
 from api.demo.faults import Fault
 from api.up.hold import read_note
 from collector.clock import HostClock
+from collector.sched.settings import SchedulerSettings
+from collector.sched.source import SchedulerSource
 from collector.sources.probe import ProbeSource
 from collector.store import Store
 from collector.store.blocks import constant, from_columns
@@ -62,6 +64,10 @@ class World:
         migrate(self.store, Retention())
         self._source = ProbeSource(self.rings, "here")
         self._source.start({})
+        self._scheduler = SchedulerSource("here", self._source.pids, SchedulerSettings(threshold="100us", report="1s"))
+        self.scheduler = self._scheduler.start({})
+        self.place_of: dict[int, str] = {}  # every thread that was seen, and the program it belongs to
+        self._places: dict[int, str] = {}
         self._types = table_types()
         self._batch = 0
         self._process = subprocess.Popen(
@@ -171,12 +177,23 @@ class World:
         self._process.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(30)
+        self._scheduler.close()
         self._source.close()
         self.store.close()
 
     def _collect(self) -> None:
-        for columns in self._source.poll(HostClock().read()).columns:
-            if columns.table.name in ("stamps", "links", "label_sets"):
+        for pid in self._source.pids():
+            with contextlib.suppress(OSError):
+                if pid not in self._places:
+                    words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+                    site = words[words.index("--site") + 1] if "--site" in words else ""
+                    module = next((w.rpartition(".")[2] for w in words if w.startswith("api.demo.")), "")
+                    self._places[pid] = "-".join(filter(None, (module, site)))
+                for task in Path(f"/proc/{pid}/task").iterdir():
+                    self.place_of[int(task.name)] = self._places[pid]
+        clock = HostClock().read()
+        for columns in (*self._source.poll(clock).columns, *self._scheduler.poll(clock).columns):
+            if columns.table.name in ("stamps", "links", "label_sets", "intervals", "gauges"):
                 self._batch += 1
                 extra = [
                     constant("batch", "UInt64", self._batch, len(columns)),

@@ -191,14 +191,16 @@ def test_the_maximum_is_that_of_the_period(kernel_pairs: Make) -> None:
 def test_nearly_every_wait_on_the_machine_is_measured(kernel_pairs: Make) -> None:
     pairs = kernel_pairs()
     with script(PING_PONG, 5000) as process:
+        time.sleep(0.3)
         before = pairs.totals()
         go(process)
         process.wait(timeout=60)
         after = pairs.totals()
     measured, happened = (a - b for a, b in zip(after.events["waits"], before.events["waits"], strict=True))
     assert happened >= 10_000
-    # What was waiting when the programs were attached is seen without its beginning: at most a few threads.
-    assert measured >= happened * 0.999 - 10
+    # What was waiting when the programs were attached is seen without its beginning: some threads, more on a busy box.
+    assert measured >= happened * 0.999 - 10 - 3 * os.getloadavg()[0]
+    assert pairs.missed() <= 0.001 * happened
 
 
 def test_another_perf_user_still_gets_every_event(kernel_pairs: Make) -> None:

@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from collector.sched.delay_buckets import bucket_bounds
+from collector.sched.delay_buckets import bucket_bounds, quantile
 from collector.sched.kernel_pairs import KernelPairs
 from collector.sched.layout import RecordKind
 from collector.sched.perf_ring import MIN_COVERAGE, PerfRings
+from collector.sched.runq import DELAY
 from collector.sched.tracefs import ROOTS
 from tests.collector.sched.workloads import BUSY_BOX, PING_PONG, go, script
 from tests.needs import program
@@ -163,6 +164,55 @@ def test_the_perf_path_agrees_with_a_state_machine_over_perf_script(
         assert abs(np.quantile(mine, p) - exact) <= 0.01 * exact + 100, f"p{100 * p:g}"
 
 
+def test_the_kernels_pairs_agree_with_a_state_machine_over_perf_script(
+    kernel_pairs: Callable[..., KernelPairs], tmp_path: Path
+) -> None:
+    perf = program("perf", "linux-perf")
+    events = "sched:sched_switch,sched:sched_wakeup,sched:sched_wakeup_new"
+    data = tmp_path / "perf.data"
+    with subprocess.Popen(
+        [perf, "record", "-q", "-a", "-k", "mono", "-m", "4096", "-e", events, "-o", str(data), "--", "sleep", "3"],
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as recorder:
+        time.sleep(0.7)
+        pairs = kernel_pairs(threshold_ns=0, irq_threshold_ns=10**9)
+        drained = []
+        with script(BUSY_BOX, 1.2, 6) as box:
+            pairs.observe({box.pid: 1})
+            before = pairs.totals()
+            go(box)
+            while box.poll() is None:
+                time.sleep(0.1)
+                drained.append(pairs.drain())
+            after = pairs.totals()
+        drained.append(pairs.drain())
+        _, errors = recorder.communicate(timeout=60)
+    if recorder.returncode != 0:
+        pytest.skip(f"perf record does not work here: {errors[-300:]}")
+    assert after.lost == before.lost
+    records = np.concatenate(drained)
+    records = records[np.isin(records["kind"], [RecordKind.WOKEN, RecordKind.PREEMPTED])]
+    ours = np.zeros(len(records), dtype=DELAY)
+    ours["pid"], ours["end_ns"], ours["delay_ns"] = records["pid"], records["end_ns"], records["duration_ns"]
+    members = set(ours["pid"].tolist())
+    theirs = [row for row in perf_script_delays(perf, data) if row[0] in members]
+    mine, reference = same_waits(ours, np.array(theirs, dtype=np.int64))
+    assert len(mine) >= 0.9 * len(ours) > 900
+    for p in QUANTILES:
+        exact = np.quantile(reference, p)
+        # The programs and perf read the clock one after the other, at either end of a wait.
+        assert abs(np.quantile(mine, p) - exact) <= 0.01 * exact + 500, f"p{100 * p:g}"
+    # And the percentiles of the complete counts are those of the waits, within the width of a bucket.
+    counted = (after.groups[1]["histogram"] - before.groups[1]["histogram"]).sum(axis=0)
+    assert abs(int(counted.sum()) - len(ours)) <= 0.01 * len(ours) + 10
+    for p in QUANTILES:
+        found = quantile(counted, p, 1 << 36).value_ns
+        assert found is not None
+        near = np.quantile(ours["delay_ns"], [max(0.0, p - 0.01), min(1.0, p + 0.01)])
+        assert 0.99 * near[0] <= found <= 1.01 * near[1], f"p{100 * p:g}"
+
+
 def same_waits(
     ours: NDArray[np.void], theirs: NDArray[np.int64], within_ns: int = 5000
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -207,6 +257,30 @@ def ftrace() -> Iterator[Path]:
         instance.rmdir()
 
 
+def ftrace_delays(trace: list[str]) -> list[tuple[int, float, float]]:
+    """The same state machine over ftrace's text: (pid, end, delay), in ns."""
+    since: dict[int, float] = {}
+    found = []
+    for text in trace:
+        matched = re.search(r"\s(\d+\.\d+): (sched_\w+): (.*)$", text)
+        if matched is None:
+            continue
+        t = float(matched[1]) * 1e9
+        if matched[2].startswith("sched_wakeup"):
+            woken = re.search(r"\bpid=(\d+)", matched[3])
+            assert woken is not None, text
+            since.setdefault(int(woken[1]), t)
+            continue
+        switched = SWITCH_FIELDS.match(" " + matched[3] + " ")
+        assert switched is not None, text
+        since.pop(int(switched[1]), None)
+        if switched[2].startswith("R"):
+            since[int(switched[1])] = t
+        if int(switched[3]) in since:
+            found.append((int(switched[3]), t, t - since.pop(int(switched[3]))))
+    return found
+
+
 def test_every_wakeup_and_run_on_a_quiet_box_is_also_in_ftrace(
     kernel_pairs: Callable[..., KernelPairs], ftrace: Path
 ) -> None:
@@ -233,6 +307,13 @@ def test_every_wakeup_and_run_on_a_quiet_box_is_also_in_ftrace(
     # ftrace writes microseconds, so a run at either edge may fall on the other side.
     assert ours[process.pid] >= 500
     assert abs(ours[process.pid] - theirs[process.pid]) <= 1
+    # What the waits took, too: in ftrace's microseconds.
+    trace = (ftrace / "trace").read_text().splitlines()
+    waits_there = [d for pid, end, d in ftrace_delays(trace) if pid == process.pid and start_ns < end <= end_ns]
+    waits_here = mine["duration_ns"][mine["pid"] == process.pid]
+    for p in QUANTILES:
+        exact = np.quantile(waits_there, p)
+        assert abs(np.quantile(waits_here, p) - exact) <= 0.01 * exact + 2_000, f"p{100 * p:g}"
     # Everybody else: one run each was under way at the start; some kernels trace nothing while certain tasks run.
     assert sum((theirs - ours).values()) <= len(theirs) + 0.01 * sum(theirs.values())
 

@@ -37,6 +37,8 @@ __all__ = [
     "stamp",
     "stamp_at",
     "stats",
+    "unwatch_gc",
+    "watch_gc",
 ]
 
 # The process's own probe. Nothing is opened until the first stamp.
@@ -49,6 +51,8 @@ stamp_at = _PROBE.stamp_at
 link = _PROBE.link
 stage = _PROBE.stage
 labels = _PROBE.labels
+watch_gc = _PROBE.watch_gc
+unwatch_gc = _PROBE.unwatch_gc
 
 
 def enabled() -> bool:

@@ -55,6 +55,9 @@ MONOTONIC = 0  # clock code of CLOCK_MONOTONIC
 # Flags of a slot. A slot with one of these carries no stamp and no link.
 FLAG_VOID = 1  # the program's call was refused (an id that is no id, ...): counted, never shipped
 FLAG_THREAD = 2  # the ring changes hands: id = thread id of the new owner, value = that of the old one
+# A span of the thread: time_ns = its start, value = its duration in ns, point = code of its kind, depth = its level
+# (for kind gc the generation), labels as for stamps. A reader that does not know it counts a void record.
+FLAG_INTERVAL = 4
 
 KINDS = ("service", "point", "space", "clock", "labels")  # of dictionary lines
 

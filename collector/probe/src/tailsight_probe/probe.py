@@ -21,6 +21,7 @@ from typing import Any
 from tailsight_probe import hashing, layout
 from tailsight_probe.dictionary import Dictionary
 from tailsight_probe.names import Cache, Mode, Outcome
+from tailsight_probe.pauses import GcWatch
 from tailsight_probe.pure import BAD_ARGUMENT, PureWriter
 from tailsight_probe.rings import Lease, Ring, Rings, default_directory, reraise_foreign
 
@@ -95,6 +96,8 @@ class Probe:
         self._dictionary = Dictionary()
         self._refused: dict[str, int] = {}
         self._voids = 0  # records that stand for refused calls
+        self._intervals = 0
+        self._gc: GcWatch | None = None
         self._points: dict[tuple[str, str], Any] = {}
         self._rings: Rings | None = None
         self._parents: list[Rings] = []  # of processes we were forked from: kept mapped, see Rings
@@ -199,6 +202,28 @@ class Probe:
         """`with stage(a, b, key): ...` stamps `a` before and `b` after, with outcome error on an exception."""
         return Stage(self.stamp, start_point, end_point, key)
 
+    def watch_gc(self, min_duration_ns: int = 0) -> None:
+        """Record every garbage collection of this interpreter from now on, as an interval of the thread that made it.
+
+        Args:
+            min_duration_ns: shorter collections are only counted, in `stats()["gc_short"]`.
+
+        A thread that collects and has never stamped is given a ring of its own.
+        """
+        self.unwatch_gc()
+        with contextlib.suppress(OSError):  # in the callback it is tried again, and counted
+            self._code("point", "gc")
+            for generation in range(3):
+                self._label_code({"generation": generation})
+        self._gc = GcWatch(self._collected, min_duration_ns)
+        self._gc.on()
+
+    def unwatch_gc(self) -> None:
+        """Stop recording garbage collections."""
+        if self._gc is not None:
+            self._gc.off()
+            self._gc = None
+
     def switch(self, on: bool) -> None:
         """Turn stamping on or off; off costs one call and one test."""
         self._on = on
@@ -212,8 +237,8 @@ class Probe:
     def stats(self) -> dict[str, Any]:
         """What was written, what was not, and why.
 
-        `recorded` counts stamps and links in rings, `refused` calls by reason, `lost` calls without a ring (then
-        `reason` says why there was none).
+        `recorded` counts stamps and links in rings, `intervals` garbage collections there, `refused` calls by reason,
+        `lost` calls without a ring (then `reason` says why there was none), `gc_short` collections that were too short.
         """
         rings = self._rings
         begun = sum(file.ring.written() for file in rings.files) if rings else 0
@@ -225,7 +250,9 @@ class Probe:
             "ring_dir": rings.directory if rings else self._directory(),
             "rings": len(rings.files) if rings else 0,
             "rings_handed_on": rings.handed_on if rings else 0,
-            "recorded": begun - (rings.handed_on if rings else 0) - self._voids,
+            "recorded": begun - (rings.handed_on if rings else 0) - self._voids - self._intervals,
+            "intervals": self._intervals,
+            "gc_short": self._gc.short if self._gc else 0,
             "refused": dict(self._refused),
             "lost": lost,
             "reason": rings.reason if rings else "",
@@ -310,6 +337,23 @@ class Probe:
     def _space(self, space: str) -> int:
         hashing.prefix(space)  # refuses a NUL
         return self._code("space", space)
+
+    def _collected(self, start_ns: int, duration_ns: int, generation: int) -> None:
+        if not self._on:
+            return
+        ring = self._ring()
+        try:
+            kind = self._code("point", "gc")
+            labels = self._label_code({"generation": generation})
+            ring.put(
+                *(start_ns, 0, duration_ns, layout.NO_ERROR, generation),
+                *(kind, layout.HASHED_SPACE, layout.MONOTONIC, 0, 0, 0, layout.FLAG_INTERVAL, labels),
+            )
+            with self._lock:
+                self._intervals += ring is not (self._rings and self._rings.scratch)
+        except (*BAD_ARGUMENT, OSError) as error:
+            reraise_foreign(error)
+            self._void(ring, f"gc: {type(error).__name__}", 0)
 
     def _void(self, ring: Ring, reason: str, word: int) -> None:
         self._count(reason)
@@ -397,7 +441,7 @@ class Probe:
         if self._rings is not None:
             self._parents.append(self._rings)
         self._rings = None
-        self._voids = 0
+        self._voids = self._intervals = 0
         self._held = threading.local()
         self._writer.forget()
 
