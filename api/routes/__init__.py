@@ -2,9 +2,35 @@
 
 from __future__ import annotations
 
-from api.routes import changes, clock, completeness, delivery, health, ingest, latency, messages, paths, stream, tokens
+from api.routes import (
+    changes,
+    clock,
+    completeness,
+    delivery,
+    health,
+    hosts,
+    ingest,
+    latency,
+    messages,
+    paths,
+    stream,
+    tokens,
+)
 
 ROUTERS = tuple(
     module.router
-    for module in (health, paths, latency, messages, completeness, delivery, changes, clock, stream, ingest, tokens)
+    for module in (
+        health,
+        paths,
+        latency,
+        messages,
+        completeness,
+        delivery,
+        changes,
+        clock,
+        hosts,
+        stream,
+        ingest,
+        tokens,
+    )
 )

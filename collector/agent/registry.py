@@ -61,6 +61,18 @@ def _scheduler(settings: AgentSettings, host: str, clock: HostClock) -> Source: 
     return SchedulerSource(host, lambda: _commands(ring_dir(settings)), settings.scheduler)
 
 
+def _nic(settings: AgentSettings, host: str, clock: HostClock) -> Source:  # noqa: ARG001 - one signature for all
+    from collector.nic.source import NicSource
+
+    return NicSource(host, settings.nic)
+
+
+def _host(settings: AgentSettings, host: str, clock: HostClock) -> Source:  # noqa: ARG001 - one signature for all
+    from collector.host.source import HostSource
+
+    return HostSource(host, settings.host)
+
+
 def _commands(rings: Path) -> dict[int, str]:
     """The command names of the programs that stamp, by process: what their threads' delays are counted under."""
     from collector.sources.ring_processes import stamping
@@ -83,6 +95,8 @@ REGISTRY: Mapping[str, Callable[[AgentSettings, str, HostClock], Source]] = {
     "schedstat": _schedstat,
     "scheduler": _scheduler,
     "clock": _clock,
+    "nic": _nic,
+    "host": _host,
 }
 
 

@@ -6,6 +6,8 @@ import ipaddress
 from urllib.parse import urlsplit
 
 from collector.clocks.settings import ClockSettings
+from collector.host.settings import HostSettings
+from collector.nic.settings import NicSettings
 from collector.sched.settings import SchedulerSettings
 from collector.settings import ConfigError, Section
 from collector.spool.settings import SpoolSettings
@@ -32,6 +34,8 @@ class AgentSettings(Section, frozen=True, kw_only=True):
     metrics_port: int = 0  # Prometheus text on 127.0.0.1; 0: off
     host_name: str = ""  # this host's name in every row; empty: the system's
     clock: ClockSettings = ClockSettings()  # who is asked for the clock's bound
+    host: HostSettings = HostSettings()  # of the collector of that name
+    nic: NicSettings = NicSettings()  # of the collector of that name
     scheduler: SchedulerSettings = SchedulerSettings()  # of the collector of that name
     # Of each collector's spool, see collector.spool.settings.
     durability: str = "fsync"
@@ -63,9 +67,9 @@ class AgentSettings(Section, frozen=True, kw_only=True):
         self.spool().validate()
         if len(self.host_name) > 255 or any(c.isspace() or c == "@" for c in self.host_name):
             raise ConfigError("host_name", f"{self.host_name!r} must have at most 255 characters, no blanks and no @")
-        for name, inner in (("scheduler", self.scheduler), ("clock", self.clock)):
+        for name in ("scheduler", "clock", "nic", "host"):
             try:
-                inner.validate()
+                getattr(self, name).validate()
             except ConfigError as error:
                 raise ConfigError(f"{name}.{error.field}", error.problem) from error
 

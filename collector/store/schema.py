@@ -53,6 +53,7 @@ class Retention(Section, frozen=True, kw_only=True):
     intervals: int = 168
     clock: int = 720
     label_sets: int = 17_520
+    hosts: int = 2_160
     changes: int = 17_520
     kpis: int = 17_520
     heartbeats: int = 720

@@ -74,7 +74,7 @@ def test_operation_ids_are_unique(description: dict[str, Any]) -> None:
 
 def test_tables_come_in_four_formats(description: dict[str, Any]) -> None:
     tables = ["latency", "latency/series", "latency/histogram", "latency/heatmap", "messages", "messages/{key}"]
-    tables += ["completeness", "collectors", "ledger", "changes", "clock"]
+    tables += ["completeness", "collectors", "ledger", "changes", "clock", "hosts"]
     for name in tables:
         content = description["paths"][f"/v1/{name}"]["get"]["responses"]["200"]["content"]
         assert len(content) == 4, name
