@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -47,6 +47,34 @@ def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[Diffe
         for item in sorted(before.keys() | now.keys())
         if before.get(item) != now.get(item)
     ]
+
+
+def condensed(found: Sequence[Difference], before: Collection[str], now: Collection[str]) -> list[Difference]:
+    """The differences with all items of an interface that came or went as one: containers make and remove many.
+
+    `before` and `now` are the items of the two inventories.
+    """
+    had, has = _interfaces(before), _interfaces(now)
+    kept: dict[str, Difference] = {}
+    for one in found:
+        card = _interface(one.item)
+        if card is None or (card in had) == (card in has):
+            kept[one.item] = one
+        elif card in has:
+            kept[card] = Difference(card, None, "a network interface")
+        else:
+            kept[card] = Difference(card, "a network interface", None)
+    return list(kept.values())
+
+
+def _interface(item: str) -> str | None:
+    """`nic.eth0` of `nic.eth0.ring.rx`. A name with a dot (a VLAN) counts with the device that carries it."""
+    parts = item.split(".", 2)
+    return ".".join(parts[:2]) if parts[0] == "nic" and len(parts) == 3 else None
+
+
+def _interfaces(items: Collection[str]) -> frozenset[str]:
+    return frozenset(card for item in items if (card := _interface(item)) is not None)
 
 
 def since_last_run(hashes: Mapping[str, int], now: Mapping[str, str]) -> list[Difference]:

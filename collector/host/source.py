@@ -13,7 +13,7 @@ from pathlib import Path
 from collector.changes import Change, change_columns
 from collector.clock import ClockReading
 from collector.host.cards import card_items
-from collector.host.compare import Difference, differences, drift, fitted, name_of, since_last_run
+from collector.host.compare import Difference, condensed, differences, drift, fitted, name_of, since_last_run
 from collector.host.files import file_items
 from collector.host.settings import HostSettings
 from collector.nic.ethtool import Ethtool
@@ -68,6 +68,7 @@ class HostSource:
         now = self._gather()
         first = self._items is None
         changed = since_last_run(self._hashes, now) if self._items is None else differences(self._items, now)
+        before = {i for i, h in self._hashes.items() if h} if self._items is None else set(self._items)
         everything = first or clock.monotonic_ns - self._shipped_ns >= self._repeat_ns
         items = set(now) if everything else {d.item for d in changed if d.now is not None}
         gone = {d.item for d in changed if d.now is None}
@@ -81,7 +82,8 @@ class HostSource:
         if items or gone or absent:
             poll.columns.append(self._rows(sorted(items | gone | absent), now, clock.realtime_ns))
         if changed:
-            poll.columns.append(change_columns(self._changes(changed, clock.realtime_ns)))
+            told = condensed(changed, before, now.keys())
+            poll.columns.append(change_columns(self._changes(told, clock.realtime_ns)))
         if self._settings.profile:
             poll.columns.append(self._gauges(now, clock.realtime_ns))
         return poll

@@ -16,6 +16,7 @@ from collector.host.compare import (
     MAX_VALUE,
     UNKNOWN,
     Difference,
+    condensed,
     differences,
     drift,
     fitted,
@@ -224,6 +225,17 @@ def test_differences_are_exactly_what_differs(before: dict[str, str], now: dict[
     hashes = {item: name_of(value) for item, value in before.items()}
     if hashes:
         assert {d.item for d in since_last_run(hashes, now)} == {d.item for d in found}
+
+
+def test_an_interface_that_comes_or_goes_is_one_change() -> None:
+    before = {"nic.eth0.mtu": "1500", "nic.veth1.mtu": "1500", "nic.veth1.driver": "veth", "cpu.smt": "on"}
+    now = {"nic.eth0.mtu": "9000", "nic.veth2.mtu": "1500", "nic.veth2.driver": "veth", "cpu.smt": "on"}
+    told = condensed(differences(before, now), before, now)
+    assert [d.sentence for d in told] == [
+        "nic.eth0.mtu: 1500 -> 9000",
+        "nic.veth1 is gone; it was a network interface",
+        "nic.veth2 is new: a network interface",
+    ]
 
 
 @given(st.text(max_size=3_000))
