@@ -292,6 +292,20 @@ FLOWS = Table(
         Column("rtt_max_ns", Kind.I64, nullable=True),
     ),
 )
+# What a host is set to: one row per item when it is read first, changes, or goes; all of them now and then.
+HOSTS = Table(
+    "hosts",
+    10,
+    1,
+    (
+        Column("ts_ns", Kind.I64),
+        Column("host", Kind.TEXT),
+        Column("item", Kind.TEXT),
+        Column("state", Kind.TEXT),  # "", drift (not as the profile says), gone
+        Column("value", Kind.TEXT),
+        Column("expected", Kind.TEXT),  # what the declared profile says; "" where it says nothing
+    ),
+)
 # What a collector saw change on its host; what people and pipelines record comes in by REST. The door adds `recorded`.
 CHANGES = Table(
     "changes",
@@ -359,6 +373,7 @@ _ALL = (
     CHANGES,
     DELAY_COUNTS,
     EVENTS,
+    HOSTS,
 )
 TABLES: Mapping[str, Table] = {t.name: t for t in _ALL}
 TABLES_BY_WIRE_ID: Mapping[int, Table] = {t.wire_id: t for t in TABLES.values()}

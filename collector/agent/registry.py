@@ -73,6 +73,18 @@ def _feeds(settings: AgentSettings, host: str, clock: HostClock) -> Source:  # n
     return FeedsSource(settings.feeds, host)
 
 
+def _nic(settings: AgentSettings, host: str, clock: HostClock) -> Source:  # noqa: ARG001 - one signature for all
+    from collector.nic.source import NicSource
+
+    return NicSource(host, settings.nic)
+
+
+def _host(settings: AgentSettings, host: str, clock: HostClock) -> Source:  # noqa: ARG001 - one signature for all
+    from collector.host.source import HostSource
+
+    return HostSource(host, settings.host)
+
+
 def _commands(rings: Path) -> dict[int, str]:
     """The command names of the programs that stamp, by process: what their threads' delays are counted under."""
     from collector.sources.ring_processes import stamping
@@ -104,6 +116,8 @@ REGISTRY: Mapping[str, Callable[[AgentSettings, str, HostClock], Source]] = {
     "feeds": _feeds,
     "clock": _clock,
     "otlp": _otlp,
+    "nic": _nic,
+    "host": _host,
 }
 
 

@@ -7,6 +7,8 @@ from urllib.parse import urlsplit
 
 from collector.clocks.settings import ClockSettings
 from collector.feeds.settings import FeedsSettings
+from collector.host.settings import HostSettings
+from collector.nic.settings import NicSettings
 from collector.otlp.settings import OtlpSettings
 from collector.packet.live.settings import PacketSettings
 from collector.sched.settings import SchedulerSettings
@@ -35,6 +37,8 @@ class AgentSettings(Section, frozen=True, kw_only=True):
     metrics_port: int = 0  # Prometheus text on 127.0.0.1; 0: off
     host_name: str = ""  # this host's name in every row; empty: the system's
     clock: ClockSettings = ClockSettings()  # who is asked for the clock's bound
+    host: HostSettings = HostSettings()  # of the collector of that name
+    nic: NicSettings = NicSettings()  # of the collector of that name
     scheduler: SchedulerSettings = SchedulerSettings()  # of the collector of that name
     packet: PacketSettings = PacketSettings()  # likewise
     feeds: FeedsSettings = FeedsSettings()  # of the collector of that name
@@ -69,7 +73,7 @@ class AgentSettings(Section, frozen=True, kw_only=True):
         self.spool().validate()
         if len(self.host_name) > 255 or any(c.isspace() or c == "@" for c in self.host_name):
             raise ConfigError("host_name", f"{self.host_name!r} must have at most 255 characters, no blanks and no @")
-        for name in ("clock", "feeds", "otlp", "packet", "scheduler"):
+        for name in ("clock", "feeds", "host", "nic", "otlp", "packet", "scheduler"):
             try:
                 getattr(self, name).validate()
             except ConfigError as error:

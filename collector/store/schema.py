@@ -57,6 +57,7 @@ class Retention(Section, frozen=True, kw_only=True):
     feeds: int = 720
     label_sets: int = 17_520
     events: int = 168
+    hosts: int = 2_160
     changes: int = 17_520
     kpis: int = 17_520
     heartbeats: int = 720

@@ -13,7 +13,7 @@ from collector.store.schema import Retention, migrate
 T0 = 1_750_000_000_000_000_000  # a whole hour, minute and 10 s window would be T0 - 1_600 s; see HOUR
 HOUR = T0 - T0 % 3_600_000_000_000
 TABLES = (
-    "stamps", "links", "label_sets", "clock", "batches", "heartbeats",
+    "stamps", "links", "label_sets", "clock", "hosts", "batches", "heartbeats",
     "messages", "stage_counts", "stage_windows", "windows", "hlogs",
     "gauges", "intervals", "delay_counts", "flows",
 )  # fmt: skip

@@ -80,6 +80,7 @@ def test_tables_come_in_four_formats(description: dict[str, Any]) -> None:
         "ledger",
         "changes",
         "clock",
+        "hosts",
         "gauges",
         "gauges/names",
         "scheduler",

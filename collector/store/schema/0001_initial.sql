@@ -277,6 +277,23 @@ ORDER BY (toStartOfMinute(ts), key, ts)
 TTL toDateTime(ts) + INTERVAL {retention.events} HOUR
 SETTINGS {durable};
 
+-- What each host is set to: rows when an item is read first, changes or goes, and all of them now and then.
+CREATE TABLE IF NOT EXISTS hosts (
+    ts        DateTime64(9, 'UTC')   CODEC(Delta, ZSTD(1)),
+    host      LowCardinality(String) CODEC(ZSTD(1)),
+    item      LowCardinality(String) CODEC(ZSTD(1)),
+    state     LowCardinality(String) CODEC(ZSTD(1)),
+    value     String                 CODEC(ZSTD(1)),
+    expected  String                 CODEC(ZSTD(1)),
+    batch     UInt64                 CODEC(ZSTD(1)),
+    seq       UInt64                 CODEC(Delta, ZSTD(1)),
+    cut_day   Date                   CODEC(ZSTD(1))
+) ENGINE = MergeTree
+PARTITION BY cut_day
+ORDER BY (host, item, ts)
+TTL toDateTime(ts) + INTERVAL {retention.hosts} HOUR
+SETTINGS {durable};
+
 -- Who changed what and when: deploy, config, flag, SLO, rule, network. Appended by people and machines (batch = 0), and
 -- shipped by collectors that saw a change. `recorded` is when it came here: what follows the stream goes by it.
 CREATE TABLE IF NOT EXISTS changes (

@@ -19,7 +19,20 @@ from collector.store.schema import (
 )
 
 SMALL = "CREATE TABLE IF NOT EXISTS one (\n    a UInt8\n) ENGINE = MergeTree\nORDER BY a;\n"
-FREE_TEXT = {"labels", "id", "who", "what", "version", "url", "body", "attributes", "layout", "counts"}
+FREE_TEXT = {
+    "labels",
+    "id",
+    "who",
+    "what",
+    "version",
+    "url",
+    "value",
+    "expected",
+    "body",
+    "attributes",
+    "layout",
+    "counts",
+}
 SECOND = "CREATE TABLE IF NOT EXISTS two (\n    a UInt8\n) ENGINE = MergeTree\nORDER BY a;\n"
 
 
@@ -49,7 +62,10 @@ def test_records_and_tables_agree(table) -> None:  # type: ignore[no-untyped-def
             assert types[name] == "DateTime64(9, 'UTC')"
         elif column.kind is Kind.U8 and table.name == "stamps":
             assert types[name].startswith("Enum8(")
-        elif column.name in FREE_TEXT or (table.name, column.name) in (("flows", "source"), ("flows", "target")):
+        elif (column.kind is Kind.TEXT and column.name in FREE_TEXT) or (table.name, column.name) in (
+            ("flows", "source"),
+            ("flows", "target"),
+        ):
             assert types[name] == "String"
         else:
             plain = wanted[column.kind]

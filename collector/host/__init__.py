@@ -1,0 +1,1 @@
+"""What this host is set to: kernel, CPUs, interrupts, cards, limits; and every difference (docs/host.md)."""
