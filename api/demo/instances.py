@@ -22,7 +22,7 @@ from api.demo.faults import mixed
 Role = Literal["canary", "shadow"]
 FOLDER = "instances"
 SETTLING_NS = 500_000_000  # from "it listens" to "it is routed to": every program has read of it by then
-LEAVING_NS = 200_000_000  # from the order to end it to the moment that it holds
+LEAVING_NS = 500_000_000  # from the order to end it to the moment that it holds, for the same reason
 MOST_VERSION = 65_535
 SHADOW_SPACE = {"feed": "shadow-feed", "order": "shadow-order"}
 PLACES: dict[Role, tuple[str, ...]] = {
