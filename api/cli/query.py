@@ -209,14 +209,14 @@ def message(
     Exit code 4 when there is no such message.
     """
     from analytics.events import events as asked
-    from analytics.messages import timeline
+    from analytics.messages import around, timeline
     from api.cli.opened import opened
 
     number = parse_key(key)
     from_ns, to_ns = time_range(from_, to)
     with opened(run) as store:
         rows = plain(timeline(store, number, from_ns=from_ns, to_ns=to_ns))
-        keys = {number, *(row["key"] for row in rows)}
+        keys = around(store, number, from_ns=from_ns, to_ns=to_ns)
         said = plain(reversed(asked(store, keys=keys, from_ns=from_ns, to_ns=to_ns, limit=200)))
     if not rows:
         raise CommandError(Code.DATA, f"no stamp has the key {key}", kind="not_found")
