@@ -6,6 +6,7 @@ import ipaddress
 from urllib.parse import urlsplit
 
 from collector.otlp.settings import OtlpSettings
+from collector.prometheus.settings import PrometheusSettings
 from collector.sched.settings import SchedulerSettings
 from collector.settings import ConfigError, Section
 from collector.spool.settings import SpoolSettings
@@ -32,6 +33,7 @@ class AgentSettings(Section, frozen=True, kw_only=True):
     metrics_port: int = 0  # Prometheus text on 127.0.0.1; 0: off
     scheduler: SchedulerSettings = SchedulerSettings()  # of the collector of that name
     otlp: OtlpSettings = OtlpSettings()  # of the collector of that name
+    prometheus: PrometheusSettings = PrometheusSettings()
     # Of each collector's spool, see collector.spool.settings.
     durability: str = "fsync"
     when_full: str = "block"  # block | drop_oldest | drop_newest
@@ -42,8 +44,8 @@ class AgentSettings(Section, frozen=True, kw_only=True):
 
     def validate(self) -> None:
         """Raise ConfigError for values that make no sense, naming the field."""
-        parts = urlsplit(self.server)
-        if not (parts.scheme in ("http", "https") and parts.hostname) and not self.server.startswith("unix:/"):
+        url = urlsplit(self.server)
+        if not (url.scheme in ("http", "https") and url.hostname) and not self.server.startswith("unix:/"):
             raise ConfigError("server", f"{self.server!r} must be http://HOST:PORT, https://HOST:PORT or unix:/PATH")
         if not 0 <= self.dscp <= 63:
             raise ConfigError("dscp", f"{self.dscp} must lie in 0..63")
@@ -60,7 +62,8 @@ class AgentSettings(Section, frozen=True, kw_only=True):
         if len(set(self.collectors)) != len(self.collectors):
             raise ConfigError("collectors", f"{list(self.collectors)} names one twice")
         self.spool().validate()
-        for name, part in (("scheduler", self.scheduler), ("otlp", self.otlp)):
+        parts = {"scheduler": self.scheduler, "otlp": self.otlp, "prometheus": self.prometheus}
+        for name, part in parts.items():
             try:
                 part.validate()
             except ConfigError as error:
