@@ -7,6 +7,7 @@ wrong a value may be, and why a percentile is refused.
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Literal
 
@@ -178,6 +179,7 @@ def latency_of(
     to_ns: int,
     completeness: float | None,
     sentence: str = "",
+    source_error: float = 0.0,
 ) -> StageLatency:
     """The answer for one tally."""
     counted = one.counts
@@ -209,7 +211,9 @@ def latency_of(
         p999_ns=found["p999_ns"].value_ns,
         p9999_ns=found["p9999_ns"].value_ns,
         ci={name: (p.low_ns or 0, p.high_ns or 0) for name, p in given.items()},
-        value_error={name: p.error_ns or 0 for name, p in given.items()},
+        value_error={
+            name: (p.error_ns or 0) + math.ceil(source_error * abs(p.value_ns or 0)) for name, p in given.items()
+        },
         with_unfinished={name: p.with_unfinished_ns for name, p in given.items()},
         refused={name: p.refused for name, p in found.items() if p.refused},
         completeness=completeness,
@@ -253,6 +257,7 @@ def _answers(
                 to_ns=end if step_s is None else min(end, (second + step_s) * NS),
                 completeness=shares.get(second),
                 sentence=path.sentence(which) if known and isinstance(path, Path) else "",
+                source_error=path.value_error if isinstance(path, Path) else 0.0,
             )
         )
     return answers

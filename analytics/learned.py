@@ -182,6 +182,9 @@ class PathLearner:
     def add(self, store: Store, learned: Mapping[str, LearnedPath], now_ns: int) -> None:
         """Take paths that were learned elsewhere (histograms), as far as they fit."""
         known = self.known if self.known is not None else load(store, self._settings, now_ns)
+        learned = {
+            name: one if (old := known.get(name)) is None else _joined(old, one) for name, one in learned.items()
+        }
         fits = {n: p for n, p in learned.items() if n in known or len(known) < self._settings.max_paths}
         self.unlearned = max(self.unlearned, len(learned) - len(fits))
         changed = {n: p for n, p in fits.items() if _differs(known.get(n), p)}
@@ -239,6 +242,13 @@ def observe(store: Store, from_ns: int, to_ns: int, share: int = 1) -> dict[tupl
         n, offset = one.below[(row["child_service"], row["child_operation"])]
         one.below[(row["child_service"], row["child_operation"])] = (n + row["n"], offset + row["offsets"])
     return dict(found)
+
+
+def _joined(before: LearnedPath, after: LearnedPath) -> LearnedPath:
+    """What is known of a histogram's path with what was seen now: the error only grows."""
+    error = max(before.value_error, after.value_error)
+    path = msgspec.structs.replace(after.path, value_error=error)
+    return msgspec.structs.replace(after, first_ns=before.first_ns, path=path, value_error=error)
 
 
 def _differs(before: LearnedPath | None, after: LearnedPath) -> bool:

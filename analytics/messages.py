@@ -113,6 +113,12 @@ def members(store: Store, key: int, from_ns: int | None = None, to_ns: int | Non
     return sorted(int(child) for (child,) in rows.iter_rows())
 
 
+def around(store: Store, key: int, from_ns: int | None = None, to_ns: int | None = None) -> list[int]:
+    """The keys whose events belong to the message: its own, its parents', and those directly below it."""
+    near = {*related(store, key, from_ns, to_ns), *members(store, key, from_ns, to_ns)}
+    return sorted(near)
+
+
 def timeline(store: Store, key: int, from_ns: int | None = None, to_ns: int | None = None) -> list[TimelineStamp]:
     """All stamps of the message `key` and of its parents, from the stream and from those kept longer, in time order.
 

@@ -80,6 +80,7 @@ class Path(Section, frozen=True, kw_only=True):
     `max_age` separates reused keys; a message without its last end after it is unfinished. `skew` is how much earlier
     than its start a stamp may claim to be (clocks of other hosts). `unlinked` says what a first end is that no link
     leaves on a path with hops and that states no bad outcome: most ticks lead to no order and are `ignored`.
+    `value_error` is what the source's own buckets add to every value, as a share of it: 0 for stamps.
     """
 
     name: str
@@ -93,6 +94,7 @@ class Path(Section, frozen=True, kw_only=True):
     rollup: tuple[str, ...] = ()
     first: End | None = None
     last: End | None = None
+    value_error: float = 0.0
 
     def validate(self) -> None:
         """Raise ConfigError that names the field which makes no sense."""
@@ -102,6 +104,8 @@ class Path(Section, frozen=True, kw_only=True):
             raise ConfigError("max_age", f"{self.max_age!r} must be longer than nothing and at most a day")
         if self.skew and duration_ns(self.skew, "skew") > self.max_age_ns:
             raise ConfigError("skew", f"{self.skew!r} is longer than max_age {self.max_age!r}; make it shorter")
+        if not 0 <= self.value_error <= 1:
+            raise ConfigError("value_error", f"must be a share from 0 to 1, got {self.value_error}")
         if not 0 <= self.hops <= MAX_HOPS:
             raise ConfigError("hops", f"must be 0 to {MAX_HOPS}, got {self.hops}")
         if not 1 <= len(self.stages) <= MAX_STAGES:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 
+from analytics.histograms import HistogramJob
 from analytics.learned import LearnedSettings, PathLearner
+from analytics.paths import Path
 from analytics.sweep import sweep
 from analytics.windows import WindowJob, WindowSettings
 from api.jobs import Job, Jobs
@@ -17,15 +19,26 @@ def jobs_of(state: State, windows: WindowSettings, learned: LearnedSettings | No
     follow = WindowFollower(state)
     job = WindowJob(windows)
     learner = PathLearner(learned)
+    histograms = HistogramJob(windows, (learned or LearnedSettings()).max_paths)
     configured = dict(state.paths)
 
     def learn() -> None:
         """Before windows are computed: a batch with a new operation must not be settled without its path."""
-        found = learner.learn(state.store, time.time_ns())
+        now = time.time_ns()
+        found = learner.learn(state.store, now)
+        written = histograms.run_due(state.store, now)
+        if written:
+            learner.add(state.store, written, now)
+            found = learner.known or found
         state.unlearned = learner.unlearned
         if found != state.learned:
             state.learned = {name: one for name, one in found.items() if name not in configured}
             state.paths = {**configured, **{name: one.path for name, one in state.learned.items()}}
+
+    def stitched() -> dict[str, Path]:
+        """The paths whose windows are made of stamps; those of histograms have been written by now."""
+        made = {name for name, one in state.learned.items() if one.origin == "histogram"}
+        return {name: path for name, path in state.paths.items() if name not in made}
 
     def compute() -> int:
         count = 0
@@ -33,7 +46,7 @@ def jobs_of(state: State, windows: WindowSettings, learned: LearnedSettings | No
         while not state.stopping:
             learn()
             try:
-                done = job.run_due(state.store, state.paths, time.time_ns())
+                done = job.run_due(state.store, stitched(), time.time_ns())
             finally:
                 follow.publish()
             count += len(done)

@@ -340,6 +340,29 @@ EVENTS = Table(
         Column("attributes", Kind.TEXT),  # JSON object, keys sorted
     ),
 )
+
+# One histogram of latencies as a program exported it: of an interval, or cumulative since `start_ns`.
+HISTOGRAMS = Table(
+    "histograms",
+    20,
+    1,
+    (
+        Column("ts_ns", Kind.I64),  # the interval's end
+        Column("start_ns", Kind.I64),  # its start; 0 = not stated
+        Column("host", Kind.TEXT),
+        Column("service", Kind.TEXT),
+        Column("name", Kind.TEXT),
+        Column("stream", Kind.U64),  # the series: resource, name and attributes
+        Column("cumulative", Kind.U16),  # 1 = everything since start_ns, 0 = this interval alone
+        Column("n", Kind.U64),
+        Column("sum_ns", Kind.F64, nullable=True),
+        Column("min_ns", Kind.I64, nullable=True),
+        Column("max_ns", Kind.I64, nullable=True),
+        Column("label_set", Kind.U64),
+        Column("layout", Kind.TEXT),  # JSON: {"bounds": [ns, ...]} or {"scale": s, "unit_ns": u, "zero": ns}
+        Column("counts", Kind.TEXT),  # JSON: [n, ...], or {"zero": n, "positive": [offset, [n, ...]], "negative": ...}
+    ),
+)
 # Counts of scheduler delays per bucket (delay_buckets = analytics.buckets) in the period that ends at `ts_ns`. A row
 # is of a whole host (service empty, no thread, no CPU), of a service, of one CPU or of one thread; its period's longest
 # delay stands in each of its rows.
@@ -374,6 +397,7 @@ _ALL = (
     DELAY_COUNTS,
     EVENTS,
     HOSTS,
+    HISTOGRAMS,
 )
 TABLES: Mapping[str, Table] = {t.name: t for t in _ALL}
 TABLES_BY_WIRE_ID: Mapping[int, Table] = {t.wire_id: t for t in TABLES.values()}

@@ -210,7 +210,7 @@ def message(
     """
     from analytics.budget import steps
     from analytics.events import events as asked
-    from analytics.messages import timeline
+    from analytics.messages import around, timeline
     from api.cli.opened import opened
 
     number = parse_key(key)
@@ -219,7 +219,7 @@ def message(
         found = timeline(store, number, from_ns=from_ns, to_ns=to_ns)
         kept = plain(steps(store, found))
         rows = [{**stamp, **step} for stamp, step in zip(plain(found), kept, strict=True)]
-        keys = {number, *(stamp.key for stamp in found)}
+        keys = around(store, number, from_ns=from_ns, to_ns=to_ns)
         said = plain(reversed(asked(store, keys=keys, from_ns=from_ns, to_ns=to_ns, limit=200)))
     if not rows:
         raise CommandError(Code.DATA, f"no stamp has the key {key}", kind="not_found")

@@ -213,7 +213,6 @@ def timeline(
     if start is not None and end is not None and start >= end:
         raise bad_parameter("from", "must lie before to")
     found = analysis.timeline(state.reader, number, start, end)
-    keys = {number, *(stamp.key for stamp in found)}
     if not found:
         raise ProblemError(404, "not-found", f"no stamp of message {key_text(number)} is kept in this time")
     steps = budget.steps(state.reader, found)
@@ -229,6 +228,7 @@ def timeline(
         "completeness": completeness_of(state, first, last),
     }
     if chosen_format(request, format_) == "json":
+        keys = analysis.around(state.reader, number, start, end)
         said = events(state.reader, keys=keys, from_ns=start, to_ns=end, limit=MAX_EVENTS)
         about["events"] = [shown_event(one) for one in reversed(said)]
     return answer(request, format_, "stamps", stamps, about, _STAMPS)

@@ -104,6 +104,12 @@ def _otlp(settings: AgentSettings, host: str, clock: HostClock) -> Source:  # no
     return OtlpSource(host, settings.otlp)
 
 
+def _prometheus(settings: AgentSettings, host: str, clock: HostClock) -> Source:  # noqa: ARG001 - one signature for all
+    from collector.prometheus.source import PrometheusSource
+
+    return PrometheusSource(host, settings.prometheus)
+
+
 def _clock(settings: AgentSettings, host: str, clock: HostClock) -> Source:
     return ClockSource(clock, host, settings.clock_s)
 
@@ -118,6 +124,7 @@ REGISTRY: Mapping[str, Callable[[AgentSettings, str, HostClock], Source]] = {
     "otlp": _otlp,
     "nic": _nic,
     "host": _host,
+    "prometheus": _prometheus,
 }
 
 

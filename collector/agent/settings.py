@@ -11,6 +11,7 @@ from collector.host.settings import HostSettings
 from collector.nic.settings import NicSettings
 from collector.otlp.settings import OtlpSettings
 from collector.packet.live.settings import PacketSettings
+from collector.prometheus.settings import PrometheusSettings
 from collector.sched.settings import SchedulerSettings
 from collector.settings import ConfigError, Section
 from collector.spool.settings import SpoolSettings
@@ -43,6 +44,7 @@ class AgentSettings(Section, frozen=True, kw_only=True):
     packet: PacketSettings = PacketSettings()  # likewise
     feeds: FeedsSettings = FeedsSettings()  # of the collector of that name
     otlp: OtlpSettings = OtlpSettings()  # of the collector of that name
+    prometheus: PrometheusSettings = PrometheusSettings()
     # Of each collector's spool, see collector.spool.settings.
     durability: str = "fsync"
     when_full: str = "block"  # block | drop_oldest | drop_newest
@@ -53,8 +55,8 @@ class AgentSettings(Section, frozen=True, kw_only=True):
 
     def validate(self) -> None:
         """Raise ConfigError for values that make no sense, naming the field."""
-        parts = urlsplit(self.server)
-        if not (parts.scheme in ("http", "https") and parts.hostname) and not self.server.startswith("unix:/"):
+        url = urlsplit(self.server)
+        if not (url.scheme in ("http", "https") and url.hostname) and not self.server.startswith("unix:/"):
             raise ConfigError("server", f"{self.server!r} must be http://HOST:PORT, https://HOST:PORT or unix:/PATH")
         if not 0 <= self.dscp <= 63:
             raise ConfigError("dscp", f"{self.dscp} must lie in 0..63")
@@ -73,7 +75,7 @@ class AgentSettings(Section, frozen=True, kw_only=True):
         self.spool().validate()
         if len(self.host_name) > 255 or any(c.isspace() or c == "@" for c in self.host_name):
             raise ConfigError("host_name", f"{self.host_name!r} must have at most 255 characters, no blanks and no @")
-        for name in ("clock", "feeds", "host", "nic", "otlp", "packet", "scheduler"):
+        for name in ("clock", "feeds", "host", "nic", "otlp", "packet", "prometheus", "scheduler"):
             try:
                 getattr(self, name).validate()
             except ConfigError as error:

@@ -19,7 +19,7 @@ from collector.record import Cache, Columns, Kind, Mode, Outcome
 
 MAX_TEXT = 1_024
 MAX_LABELS = 65_536
-_LONG = frozenset({"labels", "body", "attributes"})
+_LONG = frozenset({"labels", "body", "attributes", "layout", "counts"})
 _ENUMS: Mapping[str, int] = {"outcome": max(Outcome), "mode": max(Mode), "cache": max(Cache)}
 
 

@@ -10,9 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.message import Message
+from opentelemetry.proto.collector.logs.v1 import logs_service_pb2 as logs
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as metrics
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as traces
 
 from collector.otlp.intake import Budget, BusyError, Intake
+from collector.otlp.logs import LogMapper
+from collector.otlp.metrics import MetricMapper
 from collector.otlp.ndjson import event_rows
 from collector.otlp.rows import LabelSets, Rows, Times
 from collector.otlp.settings import OtlpSettings
@@ -65,6 +69,20 @@ class Exports:
                     traces.ExportTraceServiceResponse,
                     spans.rows,
                     "rejected_spans",
+                ),
+                Signal(
+                    "metrics",
+                    metrics.ExportMetricsServiceRequest,
+                    metrics.ExportMetricsServiceResponse,
+                    MetricMapper(settings, self._labels, self._times, host).rows,
+                    "rejected_data_points",
+                ),
+                Signal(
+                    "logs",
+                    logs.ExportLogsServiceRequest,
+                    logs.ExportLogsServiceResponse,
+                    LogMapper(settings, self._labels, self._times, host).rows,
+                    "rejected_log_records",
                 ),
             )
         }

@@ -13,6 +13,7 @@ import asyncio
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from collector.clock import ClockReading
 from collector.otlp.settings import OtlpSettings
@@ -53,8 +54,10 @@ class OtlpSource:
         except OSError as error:
             self._receiver.close("the agent cannot listen")
             self._receiver = None
-            return Availability("unavailable", f"cannot listen on {self._settings.http}: {error.strerror or error}; "
-                                "set [agent.otlp] http to a free address")  # fmt: skip
+            where = " and ".join(filter(None, (self._settings.http, self._settings.grpc)))
+            reason = f"cannot listen on {where}: {error.strerror or error}"
+            reason += "; set [agent.otlp] http and grpc to free addresses"
+            return Availability("unavailable", reason)
         return Availability("running")
 
     def poll(self, clock: ClockReading) -> Poll:
@@ -94,6 +97,11 @@ class _Receiver:
         self._pool = ThreadPoolExecutor(_DECODERS, thread_name_prefix="otlp-decode")
         door = HttpDoor(settings, self.exports, self._pool)
         self._http = HttpServer(settings, budget, door.handle, refusal)
+        self._grpc: Any = None
+        if settings.grpc:
+            from collector.otlp.grpc import GrpcServer
+
+            self._grpc = GrpcServer(settings, self.exports)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="otlp-http", daemon=True)
 
@@ -104,6 +112,8 @@ class _Receiver:
         if self._settings.http:
             host, port = asyncio.run_coroutine_threadsafe(self._http.start(), self._loop).result(10)
             addresses["http"] = f"{host}:{port}"
+        if self._grpc is not None:
+            addresses["grpc"] = self._grpc.start()
         self.intake.open(ticket)
         return addresses
 
@@ -111,6 +121,8 @@ class _Receiver:
         """Refuse what waits, end the connections and the threads."""
         self.intake.close(reason)
         self.exports.forget()
+        if self._grpc is not None:
+            self._grpc.close()
         if self._thread.is_alive():
             asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(10)
             self._loop.call_soon_threadsafe(self._loop.stop)

@@ -195,3 +195,102 @@ def test_a_second_program_below_the_first_is_a_stage_of_it(world: World) -> None
 
 def test_the_door_is_not_the_servers(world: World) -> None:
     assert httpx.post(f"{world.live.url}/v1/traces", trust_env=False).status_code == 404
+
+
+def metrics_of(exporter: Any, views: Any = ()) -> Any:
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+
+    reader = PeriodicExportingMetricReader(exporter, export_interval_millis=3_600_000)
+    return MeterProvider([reader], Resource.create({"service.name": "meter"}), views=views)
+
+
+def test_histograms_of_latency_are_paths_and_gauges_are_gauges(world: World) -> None:
+    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+    from opentelemetry.sdk.metrics import Histogram
+    from opentelemetry.sdk.metrics.export import AggregationTemporality
+    from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation, View
+
+    view = View(
+        instrument_name="rpc.duration", aggregation=ExponentialBucketHistogramAggregation(max_size=160, max_scale=7)
+    )
+    exporter = OTLPMetricExporter(
+        endpoint=f"http://{world.http}/v1/metrics", preferred_temporality={Histogram: AggregationTemporality.DELTA}
+    )
+    provider = metrics_of(exporter, [view])
+    meter = provider.get_meter("t")
+    exponential = meter.create_histogram("rpc.duration", unit="ms")
+    collections = meter.create_histogram("jvm.gc.duration", unit="s")
+    meter.create_histogram("size", unit="By").record(5)
+    orders = meter.create_counter("orders")
+    meter.create_observable_gauge("lag", callbacks=[lambda _: [observation(7, {"topic": "ticks"})]])
+    for value in range(1, 1_001):
+        exponential.record(1 + value / 1_000)  # 1.001 .. 2 ms
+    collections.record(0.25)
+    orders.add(10)
+    assert provider.force_flush(20_000)
+    exponential.record(1.5)
+    orders.add(5)
+    assert provider.force_flush(20_000)
+    provider.shutdown()
+    path = "metric:meter:rpc.duration"
+    until(lambda: counted(world, path, 1_001), "the histogram", 30)
+    whole = world.stages(path)["end_to_end"]
+    assert (whole["min_ns"], whole["max_ns"]) == (1_001_000, 2 * MS)
+    assert abs(whole["p50_ns"] - 1.5 * MS) <= whole["value_error"]["p50_ns"] <= 0.02 * MS
+    assert whole["mean_ns"] == pytest.approx(1.5005 * MS, rel=1e-6)
+    (listed,) = (p for p in world.get("/v1/paths")["paths"] if p["name"] == path)
+    assert listed["origin"] == "histogram" and 0 < listed["value_error"] < 0.01
+    rows = world.live.data
+    found = query(world, "SELECT toString(name) AS name, value FROM gauges ORDER BY ts, name, value")
+    assert ("lag", 7.0) in found and ("orders", 10.0) in found and ("orders", 15.0) in found
+    names = {name for name, _ in found}
+    assert {"orders.rate", "gc.pause.share", "gc.pauses.rate"} <= names and "size" not in names, rows
+
+
+def observation(value: float, attributes: dict[str, str]) -> Any:
+    from opentelemetry.metrics import Observation
+
+    return Observation(value, attributes)
+
+
+def query(world: World, sql: str) -> list[Any]:
+    from collector.store.connect import StoreSettings, connect
+
+    store = connect(StoreSettings(), world.live.data)
+    try:
+        return list(store.query(sql).iter_rows())
+    finally:
+        store.close()
+
+
+def test_logs_are_events_of_the_span_they_belong_to(world: World) -> None:
+    import logging
+
+    from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
+    from opentelemetry.sdk._logs import LoggerProvider, LoggingHandler
+    from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
+
+    resource = Resource.create({"service.name": "talker"})
+    provider = LoggerProvider(resource)
+    provider.add_log_record_processor(BatchLogRecordProcessor(OTLPLogExporter(endpoint=f"http://{world.http}/v1/logs")))
+    traces = TracerProvider(resource=resource)
+    traces.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=f"http://{world.http}/v1/traces")))
+    logger = logging.getLogger("tailsight-test")
+    logger.setLevel("INFO")
+    logger.propagate = False
+    logger.addHandler(LoggingHandler(logger_provider=provider))
+    with traces.get_tracer("t").start_as_current_span("talk") as span:
+        logger.warning("slow pool", extra={"pool": 3})
+        identity = f"{span.get_span_context().trace_id:032x}"
+    logger.info("bought", extra={"tailsight.key": "order:77", "model": "m-12"})
+    provider.shutdown()
+    traces.shutdown()
+    until(lambda: world.get("/v1/events", key="order:77")["events"], "the order's log line", 20)
+    (bought,) = world.get("/v1/events", key="order:77")["events"]
+    assert (bought["body"], bought["service"], bought["kind"]) == ("bought", "talker", "log")
+    assert bought["attributes"]["model"] == "m-12"
+    where = f"/v1/messages/trace:{identity}"
+    until(lambda: len(world.client.get(where).json().get("events", ())) == 2, "both", 20)
+    found = {e["kind"]: e for e in world.get(f"/v1/messages/trace:{identity}")["events"]}
+    assert found["log"]["body"] == "slow pool" and found["log"]["attributes"]["severity"] == "WARN"

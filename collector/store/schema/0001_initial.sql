@@ -277,6 +277,31 @@ ORDER BY (toStartOfMinute(ts), key, ts)
 TTL toDateTime(ts) + INTERVAL {retention.events} HOUR
 SETTINGS {durable};
 
+-- Histograms of latencies as programs exported them; analytics/histograms.py makes windows of them.
+CREATE TABLE IF NOT EXISTS histograms (
+    ts          DateTime64(9, 'UTC')   CODEC(Delta, ZSTD(1)),   -- the interval's end
+    start_ns    Int64                  CODEC(Delta, ZSTD(1)),
+    host        LowCardinality(String) CODEC(ZSTD(1)),
+    service     LowCardinality(String) CODEC(ZSTD(1)),
+    name        LowCardinality(String) CODEC(ZSTD(1)),
+    stream      UInt64                 CODEC(ZSTD(1)),
+    cumulative  UInt16                 CODEC(ZSTD(1)),
+    n           UInt64                 CODEC(ZSTD(1)),
+    sum_ns      Nullable(Float64)      CODEC(ZSTD(1)),
+    min_ns      Nullable(Int64)        CODEC(ZSTD(1)),
+    max_ns      Nullable(Int64)        CODEC(ZSTD(1)),
+    label_set   UInt64                 CODEC(ZSTD(1)),
+    layout      String                 CODEC(ZSTD(1)),
+    counts      String                 CODEC(ZSTD(1)),
+    batch       UInt64                 CODEC(ZSTD(1)),
+    seq         UInt64                 CODEC(Delta, ZSTD(1)),
+    cut_day     Date                   CODEC(ZSTD(1))
+) ENGINE = MergeTree
+PARTITION BY cut_day
+ORDER BY (service, name, ts, stream)
+TTL toDateTime(ts) + INTERVAL {retention.stamps} HOUR
+SETTINGS {durable};
+
 -- What each host is set to: rows when an item is read first, changes or goes, and all of them now and then.
 CREATE TABLE IF NOT EXISTS hosts (
     ts        DateTime64(9, 'UTC')   CODEC(Delta, ZSTD(1)),

@@ -323,7 +323,7 @@ def test_a_taken_address_and_a_missing_extra_say_what_to_do(
 ) -> None:
     other = OtlpSource("h", OtlpSettings(http=source.addresses["http"], grpc=""))
     state = other.start({})
-    assert state.status == "unavailable" and "[agent.otlp] http" in state.reason
+    assert state.status == "unavailable" and "[agent.otlp] http and grpc" in state.reason
     monkeypatch.setitem(sys.modules, "collector.otlp.doors", None)
     state = OtlpSource("h").start({})
     assert state.status == "unavailable" and "needs the extra `otlp`" in state.reason
