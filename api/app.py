@@ -139,6 +139,7 @@ def _description(app: FastAPI) -> dict[str, Any]:
                 {"name": "latency", "description": "Percentiles, series, histograms and heatmaps."},
                 {"name": "messages", "description": "Single messages and their timelines."},
                 {"name": "delivery", "description": "Collectors, ledger and completeness."},
+                {"name": "feeds", "description": "What the lines of feeds lost, repeated and reordered."},
                 {"name": "changes", "description": "Who changed what and when."},
                 {"name": "stream", "description": "What happens, as it happens."},
                 {"name": "ingest", "description": "The agents' door."},

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from api.routes import changes, completeness, delivery, health, ingest, latency, messages, paths, stream, tokens
+from api.routes import changes, completeness, delivery, feeds, health, ingest, latency, messages, paths, stream, tokens
 
 ROUTERS = tuple(
     module.router
-    for module in (health, paths, latency, messages, completeness, delivery, changes, stream, ingest, tokens)
+    for module in (health, paths, latency, messages, completeness, delivery, feeds, changes, stream, ingest, tokens)
 )

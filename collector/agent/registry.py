@@ -83,8 +83,8 @@ REGISTRY: Mapping[str, Callable[[AgentSettings, str, HostClock], Source]] = {
     "probe": _probe,
     "schedstat": _schedstat,
     "scheduler": _scheduler,
-    "feeds": _feeds,
     "clock": _clock,
+    "feeds": _feeds,
 }
 
 
