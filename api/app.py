@@ -140,6 +140,7 @@ def _description(app: FastAPI) -> dict[str, Any]:
                 {"name": "messages", "description": "Single messages and their timelines."},
                 {"name": "events", "description": "What programs said about messages."},
                 {"name": "delivery", "description": "Collectors, ledger and completeness."},
+                {"name": "feeds", "description": "What the lines of feeds lost, repeated and reordered."},
                 {"name": "changes", "description": "Who changed what and when."},
                 {"name": "hosts", "description": "Clocks and hosts."},
                 {"name": "stream", "description": "What happens, as it happens."},

@@ -16,12 +16,17 @@ ROOT = Path(__file__).parent.parent
 ORDER = ["collector", "analytics", "dashboards", "api"]
 
 # What the agent must never need: it runs beside the observed program.
-HEAVY = {"chdb", "polars", "pyarrow", "pandas", "fastapi", "pydantic", "granian", "scipy", "clickhouse_driver", "hdrh"}
+HEAVY = {
+    "chdb", "polars", "pyarrow", "pandas", "fastapi", "pydantic", "granian", "scipy", "clickhouse_driver", "hdrh",
+    "scapy",
+}  # fmt: skip
 BASE_MODULES = [
     "collector.agent.__main__",
     "collector.sources.probe",
     "collector.sources.schedstat",
     "collector.shipper",
+    "collector.feeds.source",
+    "collector.decode.registry",
 ]
 
 
@@ -70,6 +75,12 @@ import {module}
     subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, check=True, env={"PYTHONPATH": f"{ROOT}:{ROOT}/collector/probe/src"}
     )
+
+
+def test_scapy_is_an_extra_and_no_dependency_of_the_agent() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert not [one for one in project["dependencies"] if one.startswith("scapy")]
+    assert [one for one in project["optional-dependencies"]["packets"] if one.startswith("scapy")]
 
 
 def test_the_probe_imports_only_the_standard_library() -> None:

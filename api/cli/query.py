@@ -312,6 +312,79 @@ def _events_table(title: str, rows: list[dict[str, Any]]) -> Any:
     return plain_table(title, ("time", "kind", "service", "key", "body", "attributes"), body)
 
 
+@command(app, "feeds", examples=("tailsight query feeds --from -15m", "... --channel itch --json"))
+def feeds(
+    run: Run,
+    channel: Annotated[str, typer.Option(help="One channel instead of all.")] = "",
+    from_: FromOption = None,
+    to: ToOption = None,
+    step: Annotated[str | None, typer.Option(metavar="DURATION", help="A row per step: a multiple of 10s.")] = None,
+    decisions: Annotated[
+        str | None, typer.Option(metavar="POINT", help="Count decisions stamped there that rest on bad data.")
+    ] = None,
+    max_data_age: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="Older data are bad, with --decisions.")
+    ] = None,
+) -> Answer:
+    """What each line of each feed lost, repeated and reordered, and what was left after arbitration (line "all").
+
+    Exit code 1 when a message is missing after arbitration, lines diverge, or nothing is known in that time.
+    """
+    from analytics.feed_decisions import TooManyDecisionsError, decisions_on_bad_data
+    from analytics.feeds import feed_lines
+    from api.cli.opened import opened
+    from collector.settings import duration_ns
+
+    from_ns, to_ns = time_range(from_, to)
+    start, end = from_ns or 0, _LAST_NS if to_ns is None else to_ns
+    seconds = None
+    if step is not None:
+        step_ns = duration_ns(step, "--step")
+        if step_ns <= 0 or step_ns % _FINEST_NS:
+            raise CommandError(Code.USAGE, f"--step {step} is not a multiple of 10s")
+        seconds = step_ns // 1_000_000_000
+    age_ns = None if max_data_age is None else duration_ns(max_data_age, "--max-data-age")
+    with opened(run) as store:
+        rows = plain(feed_lines(store, start, end, channel=channel, step_s=seconds))
+        judged = None
+        if decisions is not None:
+            try:
+                judged = plain([decisions_on_bad_data(store, start, end, point=decisions, max_age_ns=age_ns)])[0]
+            except TooManyDecisionsError as error:
+                raise CommandError(Code.USAGE, str(error)) from error
+    value = {**range_fields(from_ns, to_ns), "decisions": judged, "lines": rows}
+    bad = [row for row in rows if not row["line"] and (row["missing"] > 0 or row["divergent"])]
+    return Answer(
+        value, lambda console: _show_feeds(console, rows, judged), Code.FINDING if bad or not rows else Code.OK
+    )
+
+
+def _show_feeds(console: Console, rows: list[dict[str, Any]], judged: dict[str, Any] | None) -> None:
+    from dashboards.terminal import count, duration, plain_table
+
+    def share(value: float | None) -> str:
+        return "-" if value is None else f"{100 * value:.2f} %"
+
+    names = (
+        "channel", "line", "from", "messages", "missing", "gaps", "dup", "reorder", "late", "resets", "won", "diverge",
+        "errors", "drops", "skew max", "recovery max", "silent", "stale",
+    )  # fmt: skip
+    body = [
+        (
+            r["channel"], r["line"] or "all", _moment(r), count(r["messages"]), count(r["missing"]), count(r["gaps"]),
+            count(r["duplicates"]), count(r["out_of_order"]), count(r["late"]), count(r["resets"] + r["sessions"]),
+            share(r["won_share"]), count(r["divergent"]), count(r["errors"]), count(r["kernel_drops"]),
+            duration(r["skew_max_ns"]), duration(r["recovery_max_ns"]), duration(r["silence_ns"]), count(r["stale"]),
+        )
+        for r in rows
+    ]  # fmt: skip
+    console.print(plain_table("feeds", names, body) if body else "no feed was followed in that time")
+    if judged is not None:
+        console.print(f"{count(judged['bad'])} of {count(judged['decisions'])} decisions rest on bad data")
+        for lack in judged["lacking"]:
+            console.print(f"not judged for lack of {lack}", style="dim")
+
+
 def stage_known(path: LatencyPath | str, stage: str | None) -> None:
     """Raise CommandError with the stages there are when `stage` is none of a declared path's."""
     if stage is None or isinstance(path, str) or stage in path.stage_names:

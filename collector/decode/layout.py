@@ -8,6 +8,7 @@ layout ends there. So whatever a class overrides, the derived layout either agre
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -124,6 +125,7 @@ class Layout:
         return {name: field.read(rows) for name, field in self.fields.items()}
 
 
+@lru_cache(4096)
 def layout(cls: type[Packet]) -> Layout:
     """Derive the layout of a class. Raises LayoutError when a count or length of it cannot be followed."""
     fields: dict[str, FixedField] = {}

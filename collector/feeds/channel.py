@@ -125,21 +125,23 @@ class Channel:
         self._names: Mapping[int, str] = {}
 
     def take(self, line: Ints, data: NDArray[np.uint8], starts: Ints, lengths: Ints, time_ns: Ints) -> DecodedColumns:
-        """Take datagrams of any of the lines.
+        """Take datagrams of any of the lines, in their order of arrival.
 
         Args:
             line: index of each one's line.
             data: the buffer.
             starts, lengths: each datagram's payload.
-            time_ns: when each arrived, epoch ns. They are taken in this order.
+            time_ns: when each arrived, epoch ns.
 
         Returns:
-            What they hold; `row` counts in the order of arrival, `time_ns` of the arguments sorted.
+            What they hold.
         """
-        if (time_ns[1:] < time_ns[:-1]).any():
-            order = np.argsort(time_ns, kind="stable")
-            line, starts, lengths, time_ns = line[order], starts[order], lengths[order], time_ns[order]
         got = self.decoder.decode(data, starts, lengths)
+        self.accept(got, line, lengths, time_ns)
+        return got
+
+    def accept(self, got: DecodedColumns, line: Ints, lengths: Ints, time_ns: Ints) -> None:
+        """The same for datagrams that have been decoded."""
         heads = got.datagrams
         good = (heads.fault == Fault.NONE) | (heads.fault == Fault.TRAILING)
         row = heads.row[good]
@@ -160,7 +162,6 @@ class Channel:
         if len(row):
             sent = None if heads.time_ns is None else heads.time_ns[good]
             self._follow(got, lines, times, good, sent)
-        return got
 
     def unread(self, line: int, datagrams: int) -> None:
         """Count datagrams that came and could not be read: longer than there was room for."""

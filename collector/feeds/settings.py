@@ -54,7 +54,7 @@ class FeedsSettings(Section, frozen=True, kw_only=True):
     Attributes:
         interval: how often a row per line is written.
         window: a message that fills a gap within it is out of order, after it late.
-        reset: a jump of more numbers than this is a new numbering.
+        reset: a jump back by more numbers than this is a new numbering; one ahead too, where no session is on the wire.
         stale_factor: an instrument is stale after this many times the 99th percentile of the time between its updates.
         stale_updates: times between updates that must be known first.
         instruments: how many are followed per channel.

@@ -20,7 +20,7 @@ from collector.feeds.channel import Channel
 from collector.feeds.rhythm import Rhythm
 from collector.feeds.rows import Rows, stamps
 from collector.feeds.settings import ChannelSettings, FeedsSettings, endpoint
-from collector.feeds.tracker import Tracker
+from collector.feeds.tracker import SESSION_AHEAD, Tracker
 from collector.feeds.udp import LineSocket, Received
 from collector.record import Columns
 from collector.settings import duration_ns
@@ -101,7 +101,7 @@ class FeedsSource:
             name,
             list(one.lines),
             decoder,
-            tracker=lambda: Tracker(window_ns=window_ns, reset=all_of.reset),
+            tracker=lambda: Tracker(window_ns, all_of.reset, SESSION_AHEAD if decoder.sessions else all_of.reset),
             calendar=all_of.calendars[one.calendar].calendar if one.calendar else ALWAYS,
             rhythm=Rhythm(all_of.instruments, all_of.stale_factor, all_of.stale_updates),
         )

@@ -7,7 +7,7 @@ datagram carries the numbers [low, high); one with low == high is a heartbeat th
     low > next                 a gap: [next, low) becomes a hole (`gaps`, `skipped`); then as in order
     part in a hole             the hole shrinks: `out_of_order` within the window, `late` after it
     part below next elsewhere  `duplicates`; below everything remembered: `old`, which cannot be told from a duplicate
-    further than `reset` away  the numbering starts over here (`resets`); what was missing stays missing
+    further than `ahead` on, or than `reset` back: the numbering starts over here (`resets`); what was missing stays so
 
 So at any time exactly `skipped - out_of_order - late` messages are missing, and all counts add up over intervals.
 
@@ -24,6 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
+
+# A jump that is believed where a session is on the wire: within it numbers only grow.
+SESSION_AHEAD = 1 << 30
 
 _CHUNK = 65_536
 _LEAST_CHUNK = 64
@@ -75,7 +78,8 @@ class Tracker:
 
     Attributes:
         window_ns: a message that fills a hole is out of order up to this long after the hole was noticed, then late.
-        reset: a jump of more numbers than this, either way, is a new numbering.
+        reset: a jump back by more numbers than this is a new numbering.
+        ahead: a jump ahead by more numbers than this is one too.
         holes: how many holes are remembered; the lowest is forgotten first, and stays missing.
         next: the number expected; None before the first datagram.
         floor: numbers below it are not remembered.
@@ -85,6 +89,7 @@ class Tracker:
 
     window_ns: int = 10_000_000
     reset: int = 1_000_000
+    ahead: int = 1_000_000
     holes: int = 4096
     next: int | None = None
     floor: int = 0
@@ -152,7 +157,7 @@ class Tracker:
                 self.next = int(high[-1])
                 return count, True
         before = np.maximum.accumulate(np.append(expected, high))[:-1]
-        over = (low - before > self.reset) | (before - high > self.reset)
+        over = (low - before > self.ahead) | (before - high > self.reset)
         if over.any():
             count = int(over.argmax())
             low, high, time_ns, fresh, before = (x[:count] for x in (low, high, time_ns, fresh, before))

@@ -21,14 +21,16 @@ from collector.packet.trailers import Trailer, detect, hardware_times
 _PIECE = 16_384  # packets parsed at once: their columns stay in the cache
 
 Progress = Callable[[Path, int], None]
+Also = Callable[[Block, Headers, NDArray[np.int64] | None], None]
 
 
-def analyse(files: Sequence[Path], progress: Progress | None = None) -> PcapReport:
+def analyse(files: Sequence[Path], progress: Progress | None = None, also: Also | None = None) -> PcapReport:
     """Read capture files, in the order given, as one capture, and analyse its TCP conversations.
 
     Args:
         files: pcap, pcapng or ERF, each plain or gzip. A conversation may run on from one file into the next.
         progress: called with the file and the bytes of it read since the last call; the sum is the file's size.
+        also: called with every parsed piece and its hardware times, if it has any; both are valid until it returns.
 
     Returns:
         The report. A file that is damaged or no capture is in `report.files` with the byte offset and the reason, and
@@ -46,7 +48,7 @@ def analyse(files: Sequence[Path], progress: Progress | None = None) -> PcapRepo
             file = builder.file(capture)
             for block in capture.blocks(None if progress is None else _bound(progress, Path(path))):
                 for low in range(0, len(block), _PIECE):
-                    _take(block.part(low, low + _PIECE), file, layout, builder, flows, store)
+                    _take(block.part(low, low + _PIECE), file, layout, builder, flows, store, also)
             builder.close_file(file, capture, layout.name)
         for rows in store.groups():
             for table, analysis in analyse_rows(rows):
@@ -77,10 +79,19 @@ class _Layout:
 
 
 def _take(
-    block: Block, file: FileReport, layout: _Layout, builder: ReportBuilder, flows: FlowTable, store: RowStore
+    block: Block,
+    file: FileReport,
+    layout: _Layout,
+    builder: ReportBuilder,
+    flows: FlowTable,
+    store: RowStore,
+    also: Also | None,
 ) -> None:
     headers = parse(block)
-    builder.packets(file, block, headers, layout.times(block, headers))
+    hardware = layout.times(block, headers)
+    builder.packets(file, block, headers, hardware)
+    if also is not None:
+        also(block, headers, hardware)
     flows.add(block, headers)
     tcp, index = headers.tcp, headers.tcp.index
     if len(index):

@@ -51,3 +51,32 @@ def test_what_is_no_capture_is_refused(tailsight: Tailsight, tmp_path: Path) -> 
     done = tailsight("import", "pcap", str(file), "--json")
     assert done.code == 4
     assert "neither pcap, pcapng nor ERF" in done.json["error"]["message"]
+
+
+def test_messages_are_decoded_and_stored_once(tailsight: Tailsight, tmp_path: Path) -> None:
+    from tests.collector.feeds.captures import two_lines
+
+    file = two_lines(tmp_path / "feed.pcap")
+    words = ("import", "pcap", str(file), "--decode", "auto", "--port", "7001+7002", "--data", str(tmp_path / "data"))
+    done = tailsight(*words, "--store", "--json")
+    assert done.code == 1, done.err  # a message is missing on both lines
+    (channel,) = done.json["decoded"]
+    assert (channel["protocol"], channel["lines"][-1]["missing"], channel["messages"]) == ("demo", 1, 17)
+    assert (done.json["stored"]["stamps"], done.json["stored"]["already"]) == (17, False)
+    again = tailsight(*words, "--store", "--json").json["stored"]
+    assert (again["stamps"], again["already"]) == (17, True)
+    shown = tailsight(*words)
+    for text in ("demo 7001+7002: Q Quote 17", "numbers 1 to 10", "7002"):
+        assert text in shown.out
+
+
+def test_what_cannot_be_decoded_with_is_said(tailsight: Tailsight, tmp_path: Path) -> None:
+    file = tmp_path / "a.pcap"
+    file.write_bytes(writing.pcap(PACKETS))
+    for words, kind in (
+        (("--decode", "pitch"), "decoder"),
+        (("--port", "1"), "usage"),
+        (("--decode", "itch", "--port", "1+1"), "usage"),
+    ):
+        done = tailsight("import", "pcap", str(file), *words, "--json")
+        assert (done.code, done.json["error"]["kind"]) == (2, kind)

@@ -6,8 +6,8 @@ from collector.feeds.tracker import Counts
 
 
 class Reference:
-    def __init__(self, window_ns: int, reset: int, holes: int) -> None:
-        self.window_ns, self.reset, self.holes = window_ns, reset, holes
+    def __init__(self, window_ns: int, reset: int, ahead: int, holes: int) -> None:
+        self.window_ns, self.reset, self.ahead, self.holes = window_ns, reset, ahead, holes
         self.next: int | None = None
         self.floor = 0
         self.missing: dict[int, int] = {}  # number -> when it was passed over
@@ -15,7 +15,7 @@ class Reference:
 
     def take(self, low: int, high: int, now: int) -> int:
         c = self.counts
-        if self.next is not None and (low - self.next > self.reset or self.next - high > self.reset):
+        if self.next is not None and (low - self.next > self.ahead or self.next - high > self.reset):
             self.next = None
             self.missing.clear()
             c.resets += 1

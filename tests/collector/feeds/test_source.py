@@ -104,9 +104,9 @@ def test_what_the_kernel_drops_is_counted_and_the_numbers_are_missing() -> None:
         for first in range(1, 301):
             sender.sendto(quotes(first, 1), ("127.0.0.1", a))
         time.sleep(0.05)
-        source.poll(HostClock().read())
+        found = source.poll(HostClock().read()).columns
         sender.sendto(quotes(301, 1), ("127.0.0.1", a))
-    found = gather(source)
+    found += gather(source)
     source.close()
     dropped = total(found, "A", "kernel_drops")
     assert dropped > 0
