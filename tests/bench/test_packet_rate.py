@@ -26,9 +26,9 @@ ROOT = Path(__file__).parents[2]
 COUNT = 1_000_000
 FEW = 4_000  # for scapy
 TRAFFIC = {"64-byte payloads": "64", "16-1400 bytes": ",".join(map(str, range(16, 1401, 8)))}
-# Goals: 120 ns per 64-byte packet and 250 ns mixed on an idle machine; here as shares of tcpdump's and scapy's costs.
-MOST_OF_TCPDUMP = 1.0
-LEAST_OVER_SCAPY = 200
+# Goals: 120 ns per 64-byte packet and 250 ns mixed on an idle machine; ratios are what holds on any.
+MOST_OF_TCPDUMP = 3.0  # it writes what it is given; we parse and count it
+LEAST_OVER_SCAPY = 500
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,8 @@ class KeyRule(Section, frozen=True, kw_only=True):
         endian: of an integer.
         kind: an unsigned integer of up to 8 bytes, or the bytes as they are.
         direction: of the packets that are stamped.
+        decoder: name of a protocol decoder that finds the identifiers instead; space, offset, width, endian and kind
+            are then its own.
     """
 
     space: str = ""
@@ -37,10 +39,13 @@ class KeyRule(Section, frozen=True, kw_only=True):
     endian: Literal["big", "little"] = "big"
     kind: Literal["integer", "bytes"] = "integer"
     direction: Literal["both", "in", "out"] = "both"
+    decoder: str = ""
 
     def validate(self) -> None:
         """Raise ConfigError naming the field that does not fit."""
-        if not self.space or "\0" in self.space:
+        if self.decoder and self.protocol != "udp":
+            raise ConfigError("decoder", "decoders take whole datagrams: udp only")
+        if not self.decoder and (not self.space or "\0" in self.space):
             raise ConfigError("space", "a rule needs the key space of its identifiers, such as 'order'")
         if not self.ports or not all(0 < p < 65_536 for p in self.ports):
             raise ConfigError("ports", f"{list(self.ports)} must be one or more ports from 1 to 65535")

@@ -12,6 +12,7 @@ import errno
 import os
 import socket
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from collector.packet.live.holders import Holders
 from collector.packet.live.keeper import Keeper
 from collector.packet.live.report import flow_columns, gauges, route_changes
 from collector.packet.live.ring import PacketRing, link_bits_s, link_type
-from collector.packet.live.settings import PacketSettings
+from collector.packet.live.settings import KeyRule, PacketSettings
 from collector.packet.live.tap import Tap, TapCounts
 from collector.packet.live.tap_stamps import DecoderRule, Found, Rules, columns
 from collector.packet.live.tcp_stream import TcpStream
@@ -54,7 +55,8 @@ class PacketSource:
     def __init__(self, host: str, settings: PacketSettings | None = None, decoders: Sequence[DecoderRule] = ()) -> None:
         self._host = host
         self._settings = settings or PacketSettings()
-        self._rules: Rules = (*self._settings.keys, *decoders)
+        self._decoders = tuple(decoders)
+        self._rules: Rules = ()
         self._report_ns = duration_ns(self._settings.report, "report")
         self._labels = LabelSets()
         self._bursts = BurstRows(host, self._labels, Holders(), self._settings.bursts.rows_s)
@@ -91,6 +93,7 @@ class PacketSource:
                     f"{tap.interface} does not state its rate, so no burst is judged there: set "
                     "[agent.packet.bursts] bytes_100us and bytes_1ms"
                 )
+        problems += self._make_rules()
         problems += self._start_keeper()
         return Availability("degraded" if problems else "running", "; ".join(problems))
 
@@ -148,6 +151,22 @@ class PacketSource:
             tap.close()
         self._taps = []
         self._reported_mono_ns = 0
+
+    def _make_rules(self) -> list[str]:
+        rules: list[KeyRule | DecoderRule] = []
+        problems = []
+        for rule in self._settings.keys:
+            if not rule.decoder:
+                rules.append(rule)
+                continue
+            try:
+                made = import_module("collector.decode.registry").make(rule.decoder, keys=True, digests=False)
+            except (ImportError, ValueError, RuntimeError) as error:
+                problems.append(f"the decoder {rule.decoder!r} cannot be used: {error}")
+            else:
+                rules.append(DecoderRule(made, rule.ports, rule.protocol, rule.direction))
+        self._rules = (*rules, *self._decoders)
+        return problems
 
     def _tap(self, interface: str, number: int) -> Tap:
         settings = self._settings

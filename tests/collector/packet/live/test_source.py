@@ -8,6 +8,7 @@ import socket
 import struct
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 from collector.keys import hash64
 from collector.packet.live.settings import BufferSettings, BurstSettings, KeyRule, PacketSettings
 from collector.packet.live.source import PacketSource
+from collector.packet.live.tap_stamps import DecoderRule
 from collector.record import Columns, DropReason
 from tests.collector.packet.live.netns import Pair, as_root, inside, pair, reading
 
@@ -296,3 +298,92 @@ def test_a_buffer_without_a_folder_is_said() -> None:
     source = PacketSource("here", PacketSettings(interfaces=("lo",), buffer=BufferSettings(bytes=64 << 20)))
     assert "no folder" in source.start({}).reason
     source.close()
+
+
+class Twice:
+    """A decoder that finds two messages in each payload."""
+
+    def decode(self, data: Any, starts: Any, lengths: Any) -> Any:
+        firsts = [int.from_bytes(data[at : at + 8].tobytes(), "big") for at in starts]
+        assert all(length >= 8 for length in lengths)
+        return SimpleNamespace(
+            row=np.repeat(np.arange(len(starts)), 2),
+            key=np.array([(2 * n, 2 * n + 1) for n in firsts], dtype=np.uint64).ravel(),
+        )
+
+
+def test_a_decoder_may_find_several_keys_in_a_packet() -> None:
+    as_root()
+    settings = PacketSettings(interfaces=("lo",), retire_ms=5, ring_mib=4)
+    source = PacketSource("here", settings, [DecoderRule(Twice(), (PORT + 3,), direction="in")])
+    source.start({})
+    seen = Seen()
+    receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    receiver.bind(("127.0.0.1", PORT + 3))
+    sender = udp(("127.0.0.1", PORT + 3))
+    try:
+        for payload in numbered(0, 50):
+            sender.send(payload)
+        seen.poll(source, 3)
+    finally:
+        source.close()
+        receiver.close()
+    assert sorted(row["key"] for row in seen.rows("stamps")) == list(range(100))
+
+
+def test_an_unknown_decoder_is_said_and_the_tap_runs() -> None:
+    as_root()
+    rule = KeyRule(decoder="nosuch", ports=(PORT,))
+    source = PacketSource("here", PacketSettings(interfaces=("lo",), keys=(rule,)))
+    available = source.start({})
+    assert available.status == "degraded"
+    assert "decoder 'nosuch' cannot be used" in available.reason
+    source.close()
+
+
+def test_identifiers_of_any_width_order_and_kind_and_what_is_cut() -> None:
+    as_root()
+    rules = (
+        KeyRule(space="a", ports=(PORT + 4,), offset=1, width=3, endian="little"),
+        KeyRule(space="b", ports=(PORT + 4,), offset=2, width=5),
+        KeyRule(space="c", ports=(PORT + 4,), offset=0, width=16, kind="bytes"),
+        KeyRule(space="d", ports=(PORT + 4,), offset=40, width=8),
+    )
+    source = opened("lo", keys=rules, snap=64)
+    seen = Seen()
+    receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    receiver.bind(("127.0.0.1", PORT + 4))
+    payload = bytes(range(1, 61))
+    try:
+        udp(("127.0.0.1", PORT + 4)).send(payload)
+        seen.poll(source, 8)
+    finally:
+        source.close()
+        receiver.close()
+    wanted = [
+        hash64("a", int.from_bytes(payload[1:4], "little")),
+        hash64("b", int.from_bytes(payload[2:7], "big")),
+        hash64("c", payload[:16]),
+    ]
+    assert sorted(row["key"] for row in seen.rows("stamps")) == sorted(wanted)
+    assert seen.gauge("packet_keys_short") == 1  # beyond the snap length: counted, not guessed
+
+
+def test_a_shipped_decoder_stamps_the_messages_of_a_datagram() -> None:
+    as_root()
+    registry = pytest.importorskip("collector.decode.registry", reason="no protocol decoders in this build")
+    payload = b"SESSION001" + struct.pack(">QH", 7, 2) + 2 * (struct.pack(">H", 12) + b"S" + bytes(10) + b"O")
+    data = np.frombuffer(payload, dtype=np.uint8)
+    wanted = registry.make("itch", keys=True, digests=False).decode(data, np.array([0]), np.array([len(data)])).key
+    source = opened("lo", keys=(KeyRule(decoder="itch", ports=(PORT + 5,)),))
+    seen = Seen()
+    receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    receiver.bind(("127.0.0.1", PORT + 5))
+    try:
+        udp(("127.0.0.1", PORT + 5)).send(payload)
+        seen.poll(source, 3)
+    finally:
+        source.close()
+        receiver.close()
+    assert len(wanted) == 2
+    assert sorted(row["key"] for row in seen.rows("stamps")) == sorted(wanted.tolist())
