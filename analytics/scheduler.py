@@ -90,6 +90,7 @@ class NotObservable(msgspec.Struct, frozen=True, kw_only=True):
     periods: int
 
 
+MOST_BUCKETS = 8_192  # more than any delay needs
 _RANGE = (
     "ts >= fromUnixTimestamp64Nano({from_ns:Int64}, 'UTC') AND ts < fromUnixTimestamp64Nano({to_ns:Int64}, 'UTC') "
     "AND ({host:String} = '' OR host = {host:String})"
@@ -99,8 +100,13 @@ SELECT toString(host) AS host, toString(service) AS service, cpu, thread, toStri
     groupArray(bucket) AS buckets, groupArray(total) AS counts, max(longest) AS longest
 FROM (
     SELECT host, service, cpu, thread, kind, bucket, sum(n) AS total, max(max_ns) AS longest
-    FROM delay_counts
-    WHERE scope = {{scope:String}} AND {_RANGE} AND ({{service:String}} = '' OR service = {{service:String}})
+    FROM (
+        SELECT host, service, cpu, thread, kind, max_ns, arrayJoin(splitByChar(',', cells)) AS cell,
+            toInt32OrZero(splitByChar(':', cell)[1]) AS bucket, toUInt32OrZero(splitByChar(':', cell)[2]) AS n
+        FROM delay_counts
+        WHERE scope = {{scope:String}} AND {_RANGE} AND ({{service:String}} = '' OR service = {{service:String}})
+    )
+    WHERE n > 0 AND bucket BETWEEN 0 AND {MOST_BUCKETS - 1}
     GROUP BY host, service, cpu, thread, kind, bucket ORDER BY bucket
 )
 GROUP BY host, service, cpu, thread, kind ORDER BY host, service, cpu, thread, kind LIMIT {{limit:UInt32}}

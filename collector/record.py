@@ -363,9 +363,10 @@ HISTOGRAMS = Table(
         Column("counts", Kind.TEXT),  # JSON: [n, ...], or {"zero": n, "positive": [offset, [n, ...]], "negative": ...}
     ),
 )
+MAX_CELLS = 1_000
 # Counts of scheduler delays per bucket (delay_buckets = analytics.buckets) in the period that ends at `ts_ns`. A row
 # is of a whole host (service empty, no thread, no CPU), of a service, of one CPU or of one thread; its period's longest
-# delay stands in each of its rows.
+# delay stands in each of its rows. Thousands of buckets change in a period, so that many of them share a row.
 DELAY_COUNTS = Table(
     "delay_counts",
     16,
@@ -379,8 +380,7 @@ DELAY_COUNTS = Table(
         Column("thread", Kind.U32),
         Column("cpu", Kind.I32, nullable=True),
         Column("kind", Kind.TEXT),
-        Column("bucket", Kind.I32),
-        Column("n", Kind.U64),
+        Column("cells", Kind.TEXT),  # "bucket:n,bucket:n,...", at most MAX_CELLS characters
         Column("max_ns", Kind.I64, nullable=True),
     ),
 )

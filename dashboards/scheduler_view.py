@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from rich.table import Table
@@ -42,7 +42,7 @@ def scheduler_view(found: Mapping[str, Any]) -> Iterator[Table | Text]:
                 " ".join(f"{k}={v}" for k, v in c["labels"].items()),
                 duration(c["total"]) if c["name"].endswith("_ns") else number(c["total"]),
             )
-            for c in found["counters"]
+            for c in _over_cpus(found["counters"])
         ]
         yield plain_table("Sums", ("what", "of", "labels", "sum"), sums)
     for one in found["mechanisms"]:
@@ -61,6 +61,17 @@ def scheduler_view(found: Mapping[str, Any]) -> Iterator[Table | Text]:
             "which is not a delay of zero",
             style="yellow",
         )
+
+
+def _over_cpus(counters: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The counters without their CPU, added up: a terminal has no room for each."""
+    out: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for c in counters:
+        labels = {name: value for name, value in c["labels"].items() if name != "cpu"}
+        key = (c["name"], c["host"], c["service"], *sorted(labels.items()))
+        whole = out.setdefault(key, {**c, "labels": labels, "total": 0.0})
+        whole["total"] += c["total"]
+    return list(out.values())
 
 
 def budget_view(found: Mapping[str, Any]) -> Iterator[Table | Text]:

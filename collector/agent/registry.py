@@ -58,7 +58,7 @@ def _schedstat(settings: AgentSettings, host: str, clock: HostClock) -> Source: 
 def _scheduler(settings: AgentSettings, host: str, clock: HostClock) -> Source:  # noqa: ARG001 - one signature for all
     from collector.sched.source import SchedulerSource
 
-    return SchedulerSource(host, lambda: _commands(ring_dir(settings)), settings.scheduler)
+    return SchedulerSource(host, Services(ring_dir(settings)), settings.scheduler)
 
 
 def _packet(settings: AgentSettings, host: str, clock: HostClock) -> Source:  # noqa: ARG001 - one signature for all
@@ -85,17 +85,38 @@ def _host(settings: AgentSettings, host: str, clock: HostClock) -> Source:  # no
     return HostSource(host, settings.host)
 
 
-def _commands(rings: Path) -> dict[int, str]:
-    """The command names of the programs that stamp, by process: what their threads' delays are counted under."""
-    from collector.sources.ring_processes import stamping
+class Services:
+    """The services of the programs that stamp, by process: what their threads' delays are counted under.
 
-    names = {}
-    for pid in stamping(rings):
-        try:
-            names[pid] = Path(f"/proc/{pid}/comm").read_text("utf-8", "replace").strip()
-        except OSError:
-            continue  # it has ended
-    return names
+    A program that has not said its name yet goes by its command name. Cost: a directory listing, and one short read
+    per program until it has said its name.
+    """
+
+    def __init__(self, rings: Path) -> None:
+        self._rings = rings
+        self._known: dict[tuple[int, int], str] = {}
+
+    def __call__(self) -> dict[int, str]:
+        """The programs that run now."""
+        from collector.sources.ring_dictionary import RingDictionary
+        from collector.sources.ring_processes import identities
+
+        present = identities(self._rings)
+        self._known = {identity: name for identity, name in self._known.items() if identity in present}
+        named = {}
+        for pid, ticks in present:
+            if (pid, ticks) not in self._known:
+                dictionary = RingDictionary(self._rings / f"{pid}.{ticks}.dict")
+                dictionary.refresh()
+                if dictionary.service:
+                    self._known[pid, ticks] = dictionary.service
+            try:
+                named[pid] = (
+                    self._known.get((pid, ticks)) or Path(f"/proc/{pid}/comm").read_text("utf-8", "replace").strip()
+                )
+            except OSError:
+                continue  # it has ended
+        return named
 
 
 def _otlp(settings: AgentSettings, host: str, clock: HostClock) -> Source:  # noqa: ARG001 - one signature for all

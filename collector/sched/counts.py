@@ -1,7 +1,7 @@
 """Histograms of a report period as `delay_counts`: of the host, of each service, CPU and observed thread.
 
-Only buckets that counted something become rows. A delay of a period is in one row of each scope, so counts of one scope
-add up over time, and scopes must not be added to each other.
+Only buckets that counted something are handed over, many to a row. A delay of a period is in one row of each scope, so
+counts of one scope add up over time, and scopes must not be added to each other.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from collector.record import DELAY_COUNTS, Columns
+from collector.record import DELAY_COUNTS, MAX_CELLS, Columns
 from collector.sched.gauges import DELAY_KINDS
 from collector.sched.mechanism import Totals
 
@@ -55,23 +55,27 @@ def columns(host: str, found: Iterable[Scope], sees: frozenset[str], ts_ns: int,
         for kind, text in enumerate(DELAY_KINDS):
             if text not in sees:
                 continue
-            for bucket in np.flatnonzero(one.counts[kind]).tolist():
-                rows.append(
-                    {
-                        "ts_ns": ts_ns,
-                        "duration_ns": duration_ns,
-                        "scope": one.scope,
-                        "host": host,
-                        "service": one.service,
-                        "thread": one.thread,
-                        "cpu": one.cpu,
-                        "kind": text,
-                        "bucket": bucket,
-                        "n": int(one.counts[kind, bucket]),
-                        "max_ns": one.longest[kind],
-                    }
-                )
+            about = {
+                "ts_ns": ts_ns, "duration_ns": duration_ns, "scope": one.scope, "host": host, "service": one.service,
+                "thread": one.thread, "cpu": one.cpu, "kind": text, "max_ns": one.longest[kind],
+            }  # fmt: skip
+            rows += [{**about, "cells": cells} for cells in cells_of(one.counts[kind])]
     return Columns.from_rows(DELAY_COUNTS, rows) if rows else None
+
+
+def cells_of(counts: NDArray[np.int64]) -> Iterable[str]:
+    """The buckets that counted something as `bucket:n,bucket:n`, in texts of at most MAX_CELLS characters."""
+    text = ""
+    used = np.flatnonzero(counts)
+    for bucket, n in zip(used.tolist(), counts[used].tolist(), strict=True):
+        cell = f"{bucket}:{n}"
+        if text and len(text) + 1 + len(cell) > MAX_CELLS:
+            yield text
+            text = cell
+        else:
+            text = f"{text},{cell}" if text else cell
+    if text:
+        yield text
 
 
 def _grown(now: NDArray[np.uint32], before: NDArray[np.uint32]) -> NDArray[np.int64]:

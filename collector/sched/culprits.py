@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,9 +72,18 @@ class Intervals:
         self._softirqs = softirqs
         self._irq_name = irq_name
 
-    def columns(self, records: NDArray[np.void], offset_ns: int, groups: Sequence[str]) -> Columns:
-        """The intervals; `offset_ns` takes MONOTONIC to UTC, `groups` names the records' groups."""
-        culprit, texts = self._culprits(records)
+    def columns(
+        self,
+        records: NDArray[np.void],
+        offset_ns: int,
+        groups: Sequence[str],
+        observed: Mapping[int, int] = MappingProxyType({}),
+    ) -> Columns:
+        """The intervals; `offset_ns` takes MONOTONIC to UTC, `groups` names the records' groups.
+
+        A culprit that is observed itself (thread -> group) goes by the name of its group: `python` says little.
+        """
+        culprit, texts = self._culprits(records, {tid: groups[group] for tid, group in observed.items()})
         place = records["group"].astype(np.int64) << 16 | records["cpu"]
         used, label_code = np.unique(place, return_inverse=True)
         sets = np.array([self._label_set(int(p) >> 16, int(p) & 0xFFFF, groups) for p in used], dtype=np.uint64)
@@ -104,23 +114,25 @@ class Intervals:
             labels["service"] = groups[group]
         return self._labels.intern(labels)
 
-    def _culprits(self, records: NDArray[np.void]) -> tuple[NDArray[np.uint16], list[str]]:
+    def _culprits(self, records: NDArray[np.void], services: Mapping[int, str]) -> tuple[NDArray[np.uint16], list[str]]:
         """Codes and texts. One look at a text per distinct (kind, culprit); a pid keeps its name within a batch."""
         keys = records["by_pid"].astype(np.int64) << _KIND_BITS | records["kind"]
         _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
         texts: dict[str, int] = {}
         codes = np.zeros(len(first), dtype="<u2")
         for n, row in enumerate(records[first]):
-            codes[n] = texts.setdefault(self._name(row), len(texts))
+            codes[n] = texts.setdefault(self._name(row, services), len(texts))
         return codes[inverse], list(texts)
 
-    def _name(self, row: np.void) -> str:
+    def _name(self, row: np.void, services: Mapping[int, str]) -> str:
         kind, by = RecordKind(int(row["kind"])), int(row["by_pid"])
         if kind is RecordKind.IRQ:
             return "irq:timer" if by == LOCAL_TIMER else f"irq:{self._irq_name(by)}"
         if kind is RecordKind.SOFTIRQ:
             return f"softirq:{self._softirqs.get(by, by)}"
-        return _NOBODY.get(kind, "interrupt") if by == 0 else bytes(row["by_comm"]).decode(errors="replace")
+        if by == 0:
+            return _NOBODY.get(kind, "interrupt")
+        return services.get(by) or bytes(row["by_comm"]).decode(errors="replace")
 
 
 def irq_name(number: int, root: Path = Path("/sys/kernel/irq")) -> str:

@@ -86,7 +86,9 @@ class SchedulerSource:
         if self._mechanism is not None:
             records = self._longest(self._mechanism.drain(), now, poll)
             if len(records):
-                poll.columns.append(self._intervals.columns(records, clock.offset_ns, self._groups.names))
+                poll.columns.append(
+                    self._intervals.columns(records, clock.offset_ns, self._groups.names, self._threads)
+                )
         if now - self._reported_ns >= self._report_ns:
             self._report(poll, clock)
         new_labels = self._labels.take()

@@ -117,11 +117,16 @@ class RingDirectory:
 
 def stamping(directory: Path) -> set[int]:
     """The processes that have rings in `directory`, dead ones whose rings are still unread included."""
+    return {pid for pid, _ in identities(directory)}
+
+
+def identities(directory: Path) -> set[tuple[int, int]]:
+    """The same processes as (pid, start ticks)."""
     try:
         names = [entry.name for entry in os.scandir(directory)]
     except OSError:
         return set()  # no program has stamped yet
-    return {int(match[1]) for match in map(_RING.fullmatch, names) if match}
+    return {(int(match[1]), int(match[2])) for match in map(_RING.fullmatch, names) if match}
 
 
 def running(pid: int, start_ticks: int, proc: Path = Path("/proc")) -> bool:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from analytics import buckets, scheduler
-from collector.sched.counts import columns, scopes
+from collector.record import MAX_CELLS
+from collector.sched.counts import cells_of, columns, scopes
 from collector.sched.delay_buckets import BUCKETS, bucket_bounds, bucket_index
 from collector.sched.layout import GROUP
 from collector.sched.mechanism import Totals
@@ -138,6 +139,19 @@ def test_culprits_come_by_the_time_they_took(store: Store) -> None:
         ("hog", 2, 12, 7, 2),
         ("irq:timer", 1, 9, 9, 1),
     ]
+
+
+def test_cells_hold_every_count_in_texts_that_are_not_too_long() -> None:
+    counts = np.zeros(BUCKETS, dtype=np.int64)
+    counts[::7] = np.arange(len(counts[::7])) * 1000
+    texts = list(cells_of(counts))
+    assert len(texts) > 3
+    assert max(map(len, texts)) <= MAX_CELLS
+    back = np.zeros(BUCKETS, dtype=np.int64)
+    for bucket, n in (cell.split(":") for text in texts for cell in text.split(",")):
+        back[int(bucket)] += int(n)
+    assert (back == counts).all()
+    assert list(cells_of(counts * 0)) == []
 
 
 @pytest.mark.parametrize("longest", [None, 1000])

@@ -116,15 +116,14 @@ CREATE TABLE IF NOT EXISTS delay_counts (
     thread       UInt32                 CODEC(T64, ZSTD(1)),
     cpu          Nullable(Int32)        CODEC(ZSTD(1)),
     kind         LowCardinality(String) CODEC(ZSTD(1)),
-    bucket       Int32                  CODEC(Delta, ZSTD(1)),
-    n            UInt64                 CODEC(T64, ZSTD(1)),
+    cells        String                 CODEC(ZSTD(3)),   -- bucket:n,bucket:n,...
     max_ns       Nullable(Int64)        CODEC(ZSTD(1)),
     batch        UInt64                 CODEC(ZSTD(1)),
     seq          UInt64                 CODEC(Delta, ZSTD(1)),
     cut_day      Date                   CODEC(ZSTD(1))
 ) ENGINE = MergeTree
 PARTITION BY cut_day
-ORDER BY (scope, host, ts, kind, bucket)
+ORDER BY (scope, host, ts, kind)
 TTL toDateTime(ts) + INTERVAL {retention.delay_counts} HOUR
 SETTINGS {durable};
 

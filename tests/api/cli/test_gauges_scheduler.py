@@ -44,9 +44,17 @@ TABLES: list[tuple[Table, list[dict[str, Any]]]] = [
         [
             {
                 "ts_ns": NOW, "duration_ns": 10**10, "scope": "service", "host": "h", "service": "engine",
-                "kind": "run_queue", "bucket": 300 + n, "n": 10, "max_ns": 999_999,
+                "kind": "run_queue", "cells": ",".join(f"{300 + n}:10" for n in range(first, first + 50)),
+                "max_ns": 999_999,
             }
-            for n in range(100)
+            for first in (0, 50)
+        ]
+        # What no collector of ours sends counts for nothing.
+        + [
+            {
+                "ts_ns": NOW, "scope": "service", "host": "h", "service": "engine", "kind": "run_queue",
+                "cells": "x,:,-5:3,9999999:4,300:-1,300", "max_ns": 5,
+            }
         ],
     ),
     (

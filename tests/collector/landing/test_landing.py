@@ -108,7 +108,7 @@ def test_every_table_lands_once(store: EmbeddedStore, landing: Landing, sender: 
         (DropReason.RING_OVERWRITTEN, 1_000_000),
         (INTERVALS, [{"ts_ns": NOW, "duration_ns": 5, "kind": "run_queue"}]),
         (CLOCK, [{"ts_ns": NOW, "clock": "MONOTONIC", "event": "sample", "frequency_ppb": 0.5}]),
-        (DELAY_COUNTS, [{"ts_ns": NOW, "duration_ns": 9, "scope": "cpu", "cpu": 1, "bucket": 300, "n": 2}]),
+        (DELAY_COUNTS, [{"ts_ns": NOW, "duration_ns": 9, "scope": "cpu", "cpu": 1, "cells": "300:2"}]),
         (LABEL_SETS, [{"label_set": hash64("labels", labels), "labels": labels}]),
         (CHANGES, [changed()]),
         (STAMPS, [stamp(3, host="b", service="other")]),

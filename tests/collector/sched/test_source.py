@@ -10,9 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tailsight_probe import Probe
 
+from collector.agent.registry import Services
 from collector.record import Columns, DropReason
-from collector.sched.layout import RECORD
+from collector.sched.culprits import Intervals, LabelSets
+from collector.sched.layout import RECORD, RecordKind
 from collector.sched.settings import SchedulerSettings
 from collector.sched.source import SchedulerSource
 from collector.sources import Poll
@@ -178,3 +181,23 @@ def test_without_any_privilege_pressure_is_left() -> None:
         pytest.skip("this kernel keeps no pressure stall information")
     assert "scheduler_pressure_ns" in gauges[0].text("name")
     assert "PSI" in available.reason
+
+
+def test_programs_go_by_the_name_they_gave_themselves(tmp_path: Path) -> None:
+    services = Services(tmp_path)
+    assert services() == {}
+    probe = Probe("engine", tmp_path, 1024, compiled=False)
+    probe.stamp("app_ingress", 1)
+    assert services() == {os.getpid(): "engine"}
+    assert services() == {os.getpid(): "engine"}
+    for path in tmp_path.iterdir():
+        path.unlink()
+    assert services() == {}
+
+
+def test_a_culprit_that_is_observed_goes_by_its_service() -> None:
+    records = np.zeros(3, dtype=RECORD)
+    records["kind"], records["by_pid"], records["by_comm"] = RecordKind.PREEMPTED, [7, 8, 0], b"python"
+    made = Intervals("h", LabelSets(), {}, str).columns(records, 0, ["(not observed)", "engine"], {7: 1})
+    assert made.text("culprit") == ["engine", "python", "limit"]
+    assert made.text("kind") == ["preempted", "preempted", "throttled"]

@@ -32,6 +32,7 @@ FREE_TEXT = {
     "attributes",
     "layout",
     "counts",
+    "cells",
 }
 SECOND = "CREATE TABLE IF NOT EXISTS two (\n    a UInt8\n) ENGINE = MergeTree\nORDER BY a;\n"
 
