@@ -20,6 +20,7 @@ BASE_MODULES = [
     "collector.agent.__main__",
     "collector.sources.probe",
     "collector.sources.schedstat",
+    "collector.packet.live.source",
     "collector.shipper",
 ]
 

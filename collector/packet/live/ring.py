@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import mmap
 import os
 import socket
@@ -29,6 +30,7 @@ _MR_PROMISC = 1
 _FANOUT_HASH = 0
 _SO_ATTACH_FILTER, _SO_TIMESTAMPNS, _SO_LOCK_FILTER = 26, 35, 44
 _RAW_HARDWARE = 1 << 6  # SOF_TIMESTAMPING_RAW_HARDWARE
+_SIOCGIFNAME = 0x8910
 _SIOCSHWTSTAMP, _SIOCGHWTSTAMP = 0x89B0, 0x89B1
 _HWTSTAMP_FILTER_ALL = 1
 _ETH_P_ALL = 0x0003
@@ -89,7 +91,7 @@ class PacketRing:
         self._blocks = mib * ((1 << 20) // BLOCK_BYTES)
         self._next = 0
         self.damaged = 0
-        index = socket.if_nametoindex(interface)
+        self._index = index = socket.if_nametoindex(interface)
         loopback = _hardware_type(interface) == _LOOPBACK
         self.link = link_type(interface)
         # Protocol 0: nothing is delivered before the filter is on and the ring is there.
@@ -179,6 +181,16 @@ class PacketRing:
     def statistics(self) -> RingStatistics:
         """What the kernel counted since the last call."""
         return RingStatistics(*struct.unpack("3I", self._socket.getsockopt(_SOL_PACKET, _STATISTICS, 12)))
+
+    def is_gone(self) -> bool:
+        """Whether the interface does not exist any more; one that is merely down is heard again when it is up."""
+        import fcntl
+
+        try:
+            fcntl.ioctl(self._socket.fileno(), _SIOCGIFNAME, struct.pack("16xi20x", self._index))
+        except OSError as error:
+            return error.errno in (errno.ENODEV, errno.ENXIO)
+        return False
 
     def close(self) -> None:
         """Give everything back. Blocks and arrays taken from the ring must not be used any more."""

@@ -98,7 +98,14 @@ class PacketSource:
         return Availability("degraded" if problems else "running", "; ".join(problems))
 
     def poll(self, clock: ClockReading) -> Poll:
-        """Stamps and bursts as they pass; every report period the flows, gauges and changes."""
+        """Stamps and bursts as they pass; every report period the flows, gauges and changes.
+
+        Raises OSError when an interface is gone: the agent then starts the collector again on what is left.
+        """
+        due = clock.monotonic_ns - self._reported_mono_ns >= self._report_ns
+        for tap in self._taps if due and self._reported_mono_ns else ():
+            if tap.rings[0].is_gone():
+                raise OSError(f"the interface {tap.interface} is gone")
         poll = Poll()
         found = Found()
         recorder = self._keeper.recorder if self._keeper else None
