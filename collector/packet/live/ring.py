@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from collector.packet.block import LinkType
 from collector.packet.live.bpf import Instruction, attachable
-from collector.packet.live.tpacket import HEADER, SLACK, BlockError, LiveBlock, block_records, read_records
+from collector.packet.live.tpacket import HEADER, SLACK, BlockError, LiveBlock, Records, block_records, read_records
 
 _SOL_PACKET = 263
 _ADD_MEMBERSHIP, _RX_RING, _STATISTICS, _VERSION, _TIMESTAMP, _FANOUT, _IGNORE_OUTGOING = 1, 5, 6, 10, 17, 18, 23
@@ -135,7 +135,7 @@ class PacketRing:
         """
         left = self._blocks
         while left:
-            records: list[NDArray[np.int64]] = []
+            records: list[Records] = []
             raw: list[NDArray[np.uint8]] = []
             data = self._data
             taken = count = 0
@@ -153,16 +153,30 @@ class PacketRing:
                         continue
                     data = where
                     raw.append(where[at : at + used])
-                    count += len(records[-1])
+                    count += len(records[-1].at)
                 if not taken:
                     return
                 if records:
-                    yield read_records(data, records, self.number, self.link), raw
+                    yield from self._read(data, records, raw)
             finally:
                 # x86 keeps the order of stores; the blocks are the kernel's from here on.
                 for _ in range(taken):
                     self._status[(self._next * BLOCK_BYTES + _STATUS) // 4] = 0
                     self._next = (self._next + 1) % self._blocks
+
+    def _read(
+        self, data: NDArray[np.uint8], records: list[Records], raw: list[NDArray[np.uint8]]
+    ) -> Iterator[tuple[LiveBlock, list[NDArray[np.uint8]]]]:
+        try:
+            piece = read_records(data, records, self.number, self.link)
+        except BlockError:
+            if len(records) == 1:
+                self.damaged += 1
+                return
+            for one, bytes_of_it in zip(records, raw, strict=True):  # the sound ones of them
+                yield from self._read(data, [one], [bytes_of_it])
+        else:
+            yield piece, raw
 
     def _is_ready(self, ahead: int) -> bool:
         number = (self._next + ahead) % self._blocks

@@ -59,7 +59,7 @@ class PacketSource:
         self._rules: Rules = ()
         self._report_ns = duration_ns(self._settings.report, "report")
         self._labels = LabelSets()
-        self._bursts = BurstRows(host, self._labels, Holders(), self._settings.bursts.rows_s)
+        self._bursts = BurstRows(host, Holders(), self._settings.bursts.rows_s)
         self._taps: list[Tap] = []
         self._speeds: dict[str, int | None] = {}
         self._stamp_labels: dict[tuple[str, int], int] = {}
@@ -113,6 +113,7 @@ class PacketSource:
         if not self._reported_mono_ns:
             self._reported_mono_ns, self._period_start_ns = clock.monotonic_ns, clock.realtime_ns
         intervals: list[dict[str, Any]] = []
+        of_bursts = LabelSets()  # no two bursts have the same: they are not remembered
         dropped = 0
         for tap in self._taps:
             tap.drain(self._rules, found, recorder)
@@ -122,7 +123,7 @@ class PacketSource:
                 self._keeper.dropped(clock.realtime_ns, tap.number, lost)
             bursts = tap.bursts.close(settled_ns)
             if bursts:
-                intervals += self._bursts.rows(tap, bursts, self._speeds[tap.interface])
+                intervals += self._bursts.rows(tap, bursts, self._speeds[tap.interface], of_bursts)
         if dropped:
             poll.drops[DropReason.SOURCE_LOST] = dropped
         stamps = columns(found, self._host, clock, self._stamp_labels)
@@ -135,9 +136,7 @@ class PacketSource:
             self._report(poll, clock)
         if self._keeper is not None:
             self._keeper.poll(clock.realtime_ns, settled_ns)
-        labels = self._labels.take()
-        if labels is not None:
-            poll.columns.append(labels)
+        poll.columns += [labels for labels in (self._labels.take(), of_bursts.take()) if labels is not None]
         return poll
 
     def trigger(self, trigger: Trigger) -> None:
