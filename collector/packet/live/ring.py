@@ -27,7 +27,8 @@ _SOL_PACKET = 263
 _ADD_MEMBERSHIP, _RX_RING, _STATISTICS, _VERSION, _TIMESTAMP, _FANOUT, _IGNORE_OUTGOING = 1, 5, 6, 10, 17, 18, 23
 _TPACKET_V3 = 2
 _MR_PROMISC = 1
-_FANOUT_HASH = 0
+_FANOUT_HASH, _FANOUT_UNIQUE, _FANOUT_IGNORE_OUTGOING = 0, 0x2000, 0x4000
+NEW_GROUP = -1
 _SO_ATTACH_FILTER, _SO_TIMESTAMPNS, _SO_LOCK_FILTER = 26, 35, 44
 _RAW_HARDWARE = 1 << 6  # SOF_TIMESTAMPING_RAW_HARDWARE
 _SIOCGIFNAME = 0x8910
@@ -65,7 +66,8 @@ class PacketRing:
         retire_ms: after so long a block that is not full is handed over: how late a packet is seen at a low rate.
         promiscuous: also see frames for others.
         outgoing: also see what this host sends. On loopback every packet passes twice, so it is never seen there.
-        fanout: (group id); rings that share a group share the packets of an interface, whole flows together.
+        fanout: rings of one group share the packets of an interface, whole flows together: NEW_GROUP makes
+            one, whose number is then `group`; a number joins it.
         hardware: ask the NIC for times; where it has none the kernel's are taken.
 
     Raises OSError: PermissionError without CAP_NET_RAW, ENODEV for an unknown interface, ENOMEM for too large a ring.
@@ -91,6 +93,7 @@ class PacketRing:
         self._blocks = mib * ((1 << 20) // BLOCK_BYTES)
         self._next = 0
         self.damaged = 0
+        self.group = 0
         self._index = index = socket.if_nametoindex(interface)
         loopback = _hardware_type(interface) == _LOOPBACK
         self.link = link_type(interface)
@@ -118,7 +121,12 @@ class PacketRing:
                 self._socket.setsockopt(_SOL_PACKET, _ADD_MEMBERSHIP, struct.pack("iHH8s", index, _MR_PROMISC, 0, b""))
             self._socket.bind((interface, _ETH_P_ALL))
             if fanout is not None:
-                self._set(_FANOUT, (fanout & 0xFFFF) | _FANOUT_HASH << 16)
+                # A group of our own: with a number of our choice we might share another program's packets.
+                new = fanout == NEW_GROUP
+                flags = _FANOUT_HASH | (_FANOUT_UNIQUE if new else 0)
+                flags |= _FANOUT_IGNORE_OUTGOING if loopback or not outgoing else 0  # a group has its own switch
+                self._set(_FANOUT, (0 if new else fanout) | flags << 16)
+                self.group = self._socket.getsockopt(_SOL_PACKET, _FANOUT) & 0xFFFF
         except BaseException:
             self._socket.close()
             raise

@@ -9,7 +9,6 @@ and it has one. docs/packets.md has the costs and what each permission allows.
 from __future__ import annotations
 
 import errno
-import os
 import socket
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -28,7 +27,7 @@ from collector.packet.live.flows import LiveFlows
 from collector.packet.live.holders import Holders
 from collector.packet.live.keeper import Keeper
 from collector.packet.live.report import flow_columns, gauges, route_changes
-from collector.packet.live.ring import PacketRing, link_bits_s, link_type
+from collector.packet.live.ring import NEW_GROUP, PacketRing, link_bits_s, link_type
 from collector.packet.live.settings import KeyRule, PacketSettings
 from collector.packet.live.tap import Tap, TapCounts
 from collector.packet.live.tap_stamps import DecoderRule, Found, Rules, columns
@@ -184,7 +183,6 @@ class PacketSource:
         else:
             program = bpf.everything(settings.snap)
         rings: list[PacketRing] = []
-        group = (os.getpid() + number) & 0xFFFF
         try:
             for _ in range(settings.rings):
                 rings.append(
@@ -196,7 +194,7 @@ class PacketSource:
                         retire_ms=settings.retire_ms,
                         promiscuous=settings.promiscuous,
                         outgoing=settings.outgoing,
-                        fanout=group if settings.rings > 1 else None,
+                        fanout=None if settings.rings == 1 else rings[0].group if rings else NEW_GROUP,
                         hardware=settings.timestamps == "hardware",
                     )
                 )

@@ -407,3 +407,29 @@ def test_an_interface_that_goes_away_is_an_error_and_one_that_is_down_is_not(nam
     source.close()
     with inside(namespaces.right):
         assert "there is no interface r0" in source.start({}).reason
+
+
+def test_rings_share_an_interface_and_no_other_programs_packets() -> None:
+    sources = [opened("lo", rings=3, filter=f"udp dst port {PORT + 6}") for _ in range(2)]
+    groups = [{ring.group for ring in source._taps[0].rings} for source in sources]
+    assert all(len(group) == 1 for group in groups)
+    assert groups[0] != groups[1]
+    seen = [Seen(), Seen()]
+    receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    receiver.bind(("127.0.0.1", PORT + 6))
+    try:
+        for source, got in zip(sources, seen, strict=True):
+            got.poll(source, pause_s=0)
+        senders = [udp(("127.0.0.1", PORT + 6)) for _ in range(24)]
+        for sender in senders:
+            for payload in numbered(0, 10):
+                sender.send(payload)
+        for source, got in zip(sources, seen, strict=True):
+            got.poll(source, 8)
+    finally:
+        for source in sources:
+            source.close()
+        receiver.close()
+    for got in seen:
+        assert sum(row["packets"] for row in got.rows("flows")) == 240
+        assert len({row["source_port"] for row in got.rows("flows")}) == 24
