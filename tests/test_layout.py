@@ -24,6 +24,7 @@ BASE_MODULES = [
     "collector.agent.__main__",
     "collector.sources.probe",
     "collector.sources.schedstat",
+    "collector.packet.live.source",
     "collector.shipper",
     "collector.feeds.source",
     "collector.decode.registry",

@@ -20,21 +20,22 @@ _NS = 1_000_000_000
 class BurstRows:
     """Writes at most `rows_s` bursts a second, window and direction of a tap, the largest first."""
 
-    def __init__(self, host: str, labels: LabelSets, holders: Holders, rows_s: int) -> None:
+    def __init__(self, host: str, holders: Holders, rows_s: int) -> None:
         self._host = host
-        self._labels = labels
         self._holders = holders
         self._rows_s = rows_s
 
-    def rows(self, tap: Tap, bursts: Sequence[Burst], bits_s: int | None) -> list[dict[str, Any]]:
+    def rows(
+        self, tap: Tap, bursts: Sequence[Burst], bits_s: int | None, label_sets: LabelSets
+    ) -> list[dict[str, Any]]:
         """Rows for INTERVALS.from_rows. `culprit` is the flow with the most bytes, `thread` the process at its end."""
         groups: dict[tuple[str, bool, int], list[Burst]] = {}
         for burst in bursts:
             groups.setdefault((burst.window, burst.outgoing, burst.start_ns // _NS), []).append(burst)
         chosen = [b for group in groups.values() for b in sorted(group, key=lambda b: -b.peak_bytes)[: self._rows_s]]
-        return [self._row(tap, burst, bits_s) for burst in chosen]
+        return [self._row(tap, burst, bits_s, label_sets) for burst in chosen]
 
-    def _row(self, tap: Tap, burst: Burst, bits_s: int | None) -> dict[str, Any]:
+    def _row(self, tap: Tap, burst: Burst, bits_s: int | None, label_sets: LabelSets) -> dict[str, Any]:
         ends = [(tap.flows.ends(row) if row >= 0 else None, share) for row, share in burst.top]
         held = [self._holder(end) for end, _ in ends]
         code, part = burst.dscp
@@ -62,7 +63,7 @@ class BurstRows:
             "host": self._host,
             "thread": first.pid if first else 0,
             "culprit": _text(ends[0][0]) if ends else "",
-            "label_set": self._labels.intern(labels),
+            "label_set": label_sets.intern(labels),
         }
 
     def _holder(self, end: FlowEnds | None) -> Holder | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -89,9 +90,10 @@ class Keeper:
         for trigger in list(self._waiting):
             self._write(trigger, self.recorder.segments())
         self.recorder.close()
-        for path in self._triggers.glob("*"):
-            path.unlink(missing_ok=True)
-        self._triggers.rmdir()
+        with contextlib.suppress(OSError):  # somebody may ask at this very moment; nobody listens any more
+            for path in self._triggers.glob("*"):
+                path.unlink(missing_ok=True)
+            self._triggers.rmdir()
 
     def _start(self, trigger: Trigger) -> None:
         segments = [Segment(s.path, s.first_ns, s.last_ns, s.size) for s in self.recorder.segments()]

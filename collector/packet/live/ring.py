@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import mmap
 import os
 import socket
@@ -20,15 +21,17 @@ from numpy.typing import NDArray
 
 from collector.packet.block import LinkType
 from collector.packet.live.bpf import Instruction, attachable
-from collector.packet.live.tpacket import HEADER, SLACK, BlockError, LiveBlock, block_records, read_records
+from collector.packet.live.tpacket import HEADER, SLACK, BlockError, LiveBlock, Records, block_records, read_records
 
 _SOL_PACKET = 263
 _ADD_MEMBERSHIP, _RX_RING, _STATISTICS, _VERSION, _TIMESTAMP, _FANOUT, _IGNORE_OUTGOING = 1, 5, 6, 10, 17, 18, 23
 _TPACKET_V3 = 2
 _MR_PROMISC = 1
-_FANOUT_HASH = 0
+_FANOUT_HASH, _FANOUT_UNIQUE, _FANOUT_IGNORE_OUTGOING = 0, 0x2000, 0x4000
+NEW_GROUP = -1
 _SO_ATTACH_FILTER, _SO_TIMESTAMPNS, _SO_LOCK_FILTER = 26, 35, 44
 _RAW_HARDWARE = 1 << 6  # SOF_TIMESTAMPING_RAW_HARDWARE
+_SIOCGIFNAME = 0x8910
 _SIOCSHWTSTAMP, _SIOCGHWTSTAMP = 0x89B0, 0x89B1
 _HWTSTAMP_FILTER_ALL = 1
 _ETH_P_ALL = 0x0003
@@ -63,7 +66,8 @@ class PacketRing:
         retire_ms: after so long a block that is not full is handed over: how late a packet is seen at a low rate.
         promiscuous: also see frames for others.
         outgoing: also see what this host sends. On loopback every packet passes twice, so it is never seen there.
-        fanout: (group id); rings that share a group share the packets of an interface, whole flows together.
+        fanout: rings of one group share the packets of an interface, whole flows together: NEW_GROUP makes
+            one, whose number is then `group`; a number joins it.
         hardware: ask the NIC for times; where it has none the kernel's are taken.
 
     Raises OSError: PermissionError without CAP_NET_RAW, ENODEV for an unknown interface, ENOMEM for too large a ring.
@@ -89,7 +93,8 @@ class PacketRing:
         self._blocks = mib * ((1 << 20) // BLOCK_BYTES)
         self._next = 0
         self.damaged = 0
-        index = socket.if_nametoindex(interface)
+        self.group = 0
+        self._index = index = socket.if_nametoindex(interface)
         loopback = _hardware_type(interface) == _LOOPBACK
         self.link = link_type(interface)
         # Protocol 0: nothing is delivered before the filter is on and the ring is there.
@@ -116,7 +121,12 @@ class PacketRing:
                 self._socket.setsockopt(_SOL_PACKET, _ADD_MEMBERSHIP, struct.pack("iHH8s", index, _MR_PROMISC, 0, b""))
             self._socket.bind((interface, _ETH_P_ALL))
             if fanout is not None:
-                self._set(_FANOUT, (fanout & 0xFFFF) | _FANOUT_HASH << 16)
+                # A group of our own: with a number of our choice we might share another program's packets.
+                new = fanout == NEW_GROUP
+                flags = _FANOUT_HASH | (_FANOUT_UNIQUE if new else 0)
+                flags |= _FANOUT_IGNORE_OUTGOING if loopback or not outgoing else 0  # a group has its own switch
+                self._set(_FANOUT, (0 if new else fanout) | flags << 16)
+                self.group = self._socket.getsockopt(_SOL_PACKET, _FANOUT) & 0xFFFF
         except BaseException:
             self._socket.close()
             raise
@@ -133,7 +143,7 @@ class PacketRing:
         """
         left = self._blocks
         while left:
-            records: list[NDArray[np.int64]] = []
+            records: list[Records] = []
             raw: list[NDArray[np.uint8]] = []
             data = self._data
             taken = count = 0
@@ -151,16 +161,30 @@ class PacketRing:
                         continue
                     data = where
                     raw.append(where[at : at + used])
-                    count += len(records[-1])
+                    count += len(records[-1].at)
                 if not taken:
                     return
                 if records:
-                    yield read_records(data, records, self.number, self.link), raw
+                    yield from self._read(data, records, raw)
             finally:
                 # x86 keeps the order of stores; the blocks are the kernel's from here on.
                 for _ in range(taken):
                     self._status[(self._next * BLOCK_BYTES + _STATUS) // 4] = 0
                     self._next = (self._next + 1) % self._blocks
+
+    def _read(
+        self, data: NDArray[np.uint8], records: list[Records], raw: list[NDArray[np.uint8]]
+    ) -> Iterator[tuple[LiveBlock, list[NDArray[np.uint8]]]]:
+        try:
+            piece = read_records(data, records, self.number, self.link)
+        except BlockError:
+            if len(records) == 1:
+                self.damaged += 1
+                return
+            for one, bytes_of_it in zip(records, raw, strict=True):  # the sound ones of them
+                yield from self._read(data, [one], [bytes_of_it])
+        else:
+            yield piece, raw
 
     def _is_ready(self, ahead: int) -> bool:
         number = (self._next + ahead) % self._blocks
@@ -179,6 +203,16 @@ class PacketRing:
     def statistics(self) -> RingStatistics:
         """What the kernel counted since the last call."""
         return RingStatistics(*struct.unpack("3I", self._socket.getsockopt(_SOL_PACKET, _STATISTICS, 12)))
+
+    def is_gone(self) -> bool:
+        """Whether the interface does not exist any more; one that is merely down is heard again when it is up."""
+        import fcntl
+
+        try:
+            fcntl.ioctl(self._socket.fileno(), _SIOCGIFNAME, struct.pack("16xi20x", self._index))
+        except OSError as error:
+            return error.errno in (errno.ENODEV, errno.ENXIO)
+        return False
 
     def close(self) -> None:
         """Give everything back. Blocks and arrays taken from the ring must not be used any more."""

@@ -68,7 +68,7 @@ class BurstSettings(Section, frozen=True, kw_only=True):
     share: float = 0.8
     bytes_100us: int = 0
     bytes_1ms: int = 0
-    rows_s: int = 10
+    rows_s: int = 2
 
     def validate(self) -> None:
         """Raise ConfigError naming the field that does not fit."""

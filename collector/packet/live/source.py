@@ -9,7 +9,6 @@ and it has one. docs/packets.md has the costs and what each permission allows.
 from __future__ import annotations
 
 import errno
-import os
 import socket
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -28,7 +27,7 @@ from collector.packet.live.flows import LiveFlows
 from collector.packet.live.holders import Holders
 from collector.packet.live.keeper import Keeper
 from collector.packet.live.report import flow_columns, gauges, route_changes
-from collector.packet.live.ring import PacketRing, link_bits_s, link_type
+from collector.packet.live.ring import NEW_GROUP, PacketRing, link_bits_s, link_type
 from collector.packet.live.settings import KeyRule, PacketSettings
 from collector.packet.live.tap import Tap, TapCounts
 from collector.packet.live.tap_stamps import DecoderRule, Found, Rules, columns
@@ -59,7 +58,7 @@ class PacketSource:
         self._rules: Rules = ()
         self._report_ns = duration_ns(self._settings.report, "report")
         self._labels = LabelSets()
-        self._bursts = BurstRows(host, self._labels, Holders(), self._settings.bursts.rows_s)
+        self._bursts = BurstRows(host, Holders(), self._settings.bursts.rows_s)
         self._taps: list[Tap] = []
         self._speeds: dict[str, int | None] = {}
         self._stamp_labels: dict[tuple[str, int], int] = {}
@@ -98,7 +97,14 @@ class PacketSource:
         return Availability("degraded" if problems else "running", "; ".join(problems))
 
     def poll(self, clock: ClockReading) -> Poll:
-        """Stamps and bursts as they pass; every report period the flows, gauges and changes."""
+        """Stamps and bursts as they pass; every report period the flows, gauges and changes.
+
+        Raises OSError when an interface is gone: the agent then starts the collector again on what is left.
+        """
+        due = clock.monotonic_ns - self._reported_mono_ns >= self._report_ns
+        for tap in self._taps if due and self._reported_mono_ns else ():
+            if tap.rings[0].is_gone():
+                raise OSError(f"the interface {tap.interface} is gone")
         poll = Poll()
         found = Found()
         recorder = self._keeper.recorder if self._keeper else None
@@ -106,6 +112,7 @@ class PacketSource:
         if not self._reported_mono_ns:
             self._reported_mono_ns, self._period_start_ns = clock.monotonic_ns, clock.realtime_ns
         intervals: list[dict[str, Any]] = []
+        of_bursts = LabelSets()  # no two bursts have the same: they are not remembered
         dropped = 0
         for tap in self._taps:
             tap.drain(self._rules, found, recorder)
@@ -115,7 +122,7 @@ class PacketSource:
                 self._keeper.dropped(clock.realtime_ns, tap.number, lost)
             bursts = tap.bursts.close(settled_ns)
             if bursts:
-                intervals += self._bursts.rows(tap, bursts, self._speeds[tap.interface])
+                intervals += self._bursts.rows(tap, bursts, self._speeds[tap.interface], of_bursts)
         if dropped:
             poll.drops[DropReason.SOURCE_LOST] = dropped
         stamps = columns(found, self._host, clock, self._stamp_labels)
@@ -128,9 +135,7 @@ class PacketSource:
             self._report(poll, clock)
         if self._keeper is not None:
             self._keeper.poll(clock.realtime_ns, settled_ns)
-        labels = self._labels.take()
-        if labels is not None:
-            poll.columns.append(labels)
+        poll.columns += [labels for labels in (self._labels.take(), of_bursts.take()) if labels is not None]
         return poll
 
     def trigger(self, trigger: Trigger) -> None:
@@ -178,7 +183,6 @@ class PacketSource:
         else:
             program = bpf.everything(settings.snap)
         rings: list[PacketRing] = []
-        group = (os.getpid() + number) & 0xFFFF
         try:
             for _ in range(settings.rings):
                 rings.append(
@@ -190,7 +194,7 @@ class PacketSource:
                         retire_ms=settings.retire_ms,
                         promiscuous=settings.promiscuous,
                         outgoing=settings.outgoing,
-                        fanout=group if settings.rings > 1 else None,
+                        fanout=None if settings.rings == 1 else rings[0].group if rings else NEW_GROUP,
                         hardware=settings.timestamps == "hardware",
                     )
                 )

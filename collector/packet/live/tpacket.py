@@ -61,32 +61,34 @@ def read_block(
     return read_records(data, [block_records(data, start, size)], interface, link)
 
 
-def block_records(data: NDArray[np.uint8], start: int, size: int) -> NDArray[np.int64]:
-    """Where in `data` the records of the block at `start` are, all inside its `size` bytes. Raises BlockError."""
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Where in a buffer the records of a block are, and where the block's used bytes end."""
+
+    at: NDArray[np.int64]
+    end: int
+
+
+def block_records(data: NDArray[np.uint8], start: int, size: int) -> Records:
+    """The records of the block at `start`, whose headers are all inside its `size` bytes. Raises BlockError."""
     words = data[start : start + HEADER].view("<u4")
     count, first, used = int(words[3]), int(words[4]), int(words[5])
     if used > size or (count and (first < HEADER or first + PACKET_HEADER > used or first % 8)):
         raise BlockError(f"a block of {size} bytes states {used} used bytes and a first packet at {first}")
     if not count:
-        return np.empty(0, dtype=np.int64)
-    at = record_offsets(data, start, count, first, used)
-    # Where the bytes of each packet end: 16 bits of `tp_mac` and 32 of `tp_snaplen` behind its record.
-    word = at // 4
-    view = data[: len(data) // 4 * 4].view("<u4")
-    caplen = view[word + 3].astype(np.int64)
-    if (caplen > LARGEST_RECORD).any() or (at + (view[word + 6] & 0xFFFF) + caplen > start + used).any():
-        raise BlockError("a packet reaches beyond its block")
-    return at
+        return Records(np.empty(0, dtype=np.int64), start)
+    return Records(record_offsets(data, start, count, first, used), start + used)
 
 
 def read_records(
-    data: NDArray[np.uint8], records: list[NDArray[np.int64]], interface: int, link: int = LinkType.ETHERNET
+    data: NDArray[np.uint8], records: list[Records], interface: int, link: int = LinkType.ETHERNET
 ) -> LiveBlock:
     """The packets of several blocks' records over the same buffer, one after another.
 
     A piece of some thousand packets costs less for each than small ones. Measured: 25-40 ns a packet.
+    Raises BlockError for a packet that reaches beyond its block.
     """
-    at = records[0] if len(records) == 1 else np.concatenate(records)
+    at = np.concatenate([block.at for block in records])
     count = len(at)
     if not count:
         return _empty(data)
@@ -103,10 +105,14 @@ def read_records(
     ts_ns = words[:, 1].astype(np.int64)
     ts_ns *= _NS
     ts_ns += words[:, 2]
+    offset, caplen = at + (words[:, 6] & np.uint32(0xFFFF)), words[:, 3].astype(np.int64)
+    ends = np.repeat([block.end for block in records], [len(block.at) for block in records])
+    if int(caplen.max()) > LARGEST_RECORD or (offset + caplen > ends).any():
+        raise BlockError("a packet reaches beyond its block")
     block = Block(
         data=data,
-        offset=at + (words[:, 6] & np.uint32(0xFFFF)),
-        caplen=words[:, 3].astype(np.int64),
+        offset=offset,
+        caplen=caplen,
         origlen=words[:, 4].astype(np.int64),
         ts_ns=ts_ns,
         link=np.full(count, link, dtype=np.uint16),

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
@@ -50,6 +50,7 @@ def same(frames: list[bytes]) -> bool:
     return True
 
 
+@settings(max_examples=30)
 @given(
     st.lists(
         st.tuples(BYTE, st.integers(0, 65_535), st.integers(1, 255), BYTE, st.integers(0, 60)),

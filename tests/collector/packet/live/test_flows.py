@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
@@ -46,6 +46,7 @@ PACKETS = st.lists(
 )
 
 
+@settings(max_examples=40)
 @given(st.lists(PACKETS, min_size=1, max_size=3), st.integers(1, 40))
 def test_every_packet_is_counted_once(batches: list[list[One]], most: int) -> None:
     flows = LiveFlows(most)

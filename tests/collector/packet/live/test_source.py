@@ -19,7 +19,7 @@ from collector.packet.live.settings import BufferSettings, BurstSettings, KeyRul
 from collector.packet.live.source import PacketSource
 from collector.packet.live.tap_stamps import DecoderRule
 from collector.record import Columns, DropReason
-from tests.collector.packet.live.netns import Pair, as_root, inside, pair, reading
+from tests.collector.packet.live.netns import Pair, as_root, inside, pair, reading, run
 
 PORT = 5_555
 
@@ -387,3 +387,49 @@ def test_a_shipped_decoder_stamps_the_messages_of_a_datagram() -> None:
         receiver.close()
     assert len(wanted) == 2
     assert sorted(row["key"] for row in seen.rows("stamps")) == sorted(wanted.tolist())
+
+
+def test_an_interface_that_goes_away_is_an_error_and_one_that_is_down_is_not(namespaces: Pair) -> None:
+    source = opened("r0", namespaces.right)
+    seen = Seen().poll(source)
+    run("ip", "-n", namespaces.right, "link", "set", "r0", "down")
+    seen.poll(source, 5)
+    run("ip", "-n", namespaces.right, "link", "set", "r0", "up")
+    with inside(namespaces.left):
+        sender = udp(("10.99.0.2", PORT))
+    for _ in range(20):
+        sender.send(bytes(30))
+        seen.poll(source)
+    assert [row for row in seen.rows("flows") if row["target_port"] == PORT]
+    run("ip", "-n", namespaces.left, "link", "delete", "l0")
+    with pytest.raises(OSError, match="r0 is gone"):
+        seen.poll(source, 20)
+    source.close()
+    with inside(namespaces.right):
+        assert "there is no interface r0" in source.start({}).reason
+
+
+def test_rings_share_an_interface_and_no_other_programs_packets() -> None:
+    sources = [opened("lo", rings=3, filter=f"udp dst port {PORT + 6}") for _ in range(2)]
+    groups = [{ring.group for ring in source._taps[0].rings} for source in sources]
+    assert all(len(group) == 1 for group in groups)
+    assert groups[0] != groups[1]
+    seen = [Seen(), Seen()]
+    receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    receiver.bind(("127.0.0.1", PORT + 6))
+    try:
+        for source, got in zip(sources, seen, strict=True):
+            got.poll(source, pause_s=0)
+        senders = [udp(("127.0.0.1", PORT + 6)) for _ in range(24)]
+        for sender in senders:
+            for payload in numbered(0, 10):
+                sender.send(payload)
+        for source, got in zip(sources, seen, strict=True):
+            got.poll(source, 8)
+    finally:
+        for source in sources:
+            source.close()
+        receiver.close()
+    for got in seen:
+        assert sum(row["packets"] for row in got.rows("flows")) == 240
+        assert len({row["source_port"] for row in got.rows("flows")}) == 24
