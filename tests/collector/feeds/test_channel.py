@@ -11,7 +11,7 @@ from collector.decode import registry
 from collector.feeds.calendar import CalendarSettings
 from collector.feeds.channel import Channel, ChannelReport
 from collector.feeds.tracker import Tracker
-from tests.collector.decode.test_blocks import placed as one_line
+from tests.collector.decode.test_blocks import one_of as one_line
 from tests.collector.feeds.lines import placed, streams
 
 WINDOW_NS = 1_000_000
@@ -143,3 +143,13 @@ def test_itch_times_are_placed_on_their_day() -> None:
     payload = struct.pack(">10sQHH", b"0000000001", 1, 1, len(body)) + body
     feed(one, (0, sent + 166_604, payload))
     assert one.report(sent).lines[0].delay_max_ns == 166_604
+
+
+def test_a_sender_that_changes_its_session_every_time_is_followed_within_bounds() -> None:
+    one = channel()
+    count = 3000
+    payloads = [mold(1, 1, b"%010d" % n) for n in range(count)]
+    feed(one, *((n % 2, n, payload) for n, payload in enumerate(payloads)))
+    report = one.report(count)
+    assert report.lines[2].counts["sessions"] == count - 1
+    assert report.lines[2].counts["messages"] == count
