@@ -136,6 +136,18 @@ def test_an_instrument_that_falls_silent_is_stale_while_the_market_is_open() -> 
     assert (report.open, report.stale) == (False, [])
 
 
+def test_only_what_is_new_is_an_update_of_its_instrument() -> None:
+    def named(low: int, *instruments: int) -> bytes:
+        bodies = [struct.pack(">cHH6sQ", b"D", one, 0, b"\0" * 6, 5) for one in instruments]
+        blocks = b"".join(struct.pack(">H", len(body)) + body for body in bodies)
+        return struct.pack(">10sQH", b"0000000001", low, len(bodies)) + blocks
+
+    one = channel()
+    # 1 and 2 come again with 3, and all of it on the other line: instrument 3 is new, 1 and 2 are not.
+    feed(one, (0, 10, named(1, 1, 2)), (0, 1010, named(1, 1, 2, 3)), (1, 5010, named(1, 1, 2, 3)))
+    assert dict(zip(one.rhythm._names.tolist(), one.rhythm._last.tolist(), strict=True)) == {1: 10, 2: 10, 3: 1010}
+
+
 def test_itch_times_are_placed_on_their_day() -> None:
     one = channel(("A",))
     sent = 1_692_711_000_007_495_351  # 09:30:00.007 in New York on that day
