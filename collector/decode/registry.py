@@ -11,9 +11,12 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from collector.decode import Decoder, ScapyMissingError
+
+log = structlog.get_logger("decode")
 
 GROUP = "tailsight.decoders"
 _SHIPPED = {name: f"collector.decode.{name}" for name in ("itch", "cme", "iex", "demo")}
@@ -65,7 +68,14 @@ def guess(data: NDArray[np.uint8], starts: NDArray[np.int64], lengths: NDArray[n
     for name in names():
         if name in _STREAMS:
             continue
-        got = make(name, keys=False, digests=False).decode(data, starts, lengths)
+        try:
+            decoder = make(name, keys=False, digests=False)
+        except UnknownDecoderError as error:
+            log.warning(
+                "decoder left out", name=name, reason=str(error)
+            )  # somebody's broken one must not stop the others
+            continue
+        got = decoder.decode(data, starts, lengths)
         messages = len(got.message_at)
         wrong = sum(got.faults.values())
         if not messages or wrong > len(starts) // 10:

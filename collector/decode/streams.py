@@ -9,8 +9,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass, field
 
-WAITING = 256 << 10
-HELD = 1 << 20
+WAITING = 64 << 10
+HELD = 128 << 10
 
 
 @dataclass(slots=True)

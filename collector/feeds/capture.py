@@ -23,8 +23,9 @@ from collector.record import Columns
 
 Ints = NDArray[np.int64]
 
-_MOST = 4096  # destinations, and directions of TCP, that are followed
-_SESSIONS = 1000
+_MOST = 4096  # destinations that are followed
+_MOST_DIRECTIONS = 1024  # of TCP, which hold bytes
+_SESSIONS = 256  # that are listed
 _HOLES = 100
 Stamped = Callable[[Columns], None]
 
@@ -72,8 +73,8 @@ class CaptureDecoder:
         self._host = host
         self._channels: dict[Any, _Followed | None] = {}
         self._place: dict[bytes, tuple[Any, int]] = {}
-        self._directions: dict[tuple[int, int], Direction | None] = {}
-        self.undecoded = 0  # datagrams of no known protocol, or beyond what is followed
+        self._directions: dict[tuple[int, int], Direction] = {}
+        self.undecoded = 0  # datagrams of no known protocol, or packets beyond what is followed
         self.cut = 0  # datagrams not wholly captured, or fragments
         self.stamps = 0
 
@@ -90,9 +91,8 @@ class CaptureDecoder:
     def report(self) -> list[dict[str, Any]]:
         """Plain values per channel, as `tailsight import pcap --decode --json` prints them."""
         for key, direction in self._directions.items():
-            if direction is not None:
-                direction.flush()
-                self._read(key, direction)
+            direction.flush()
+            self._read(key, direction)
         return [_report(one) for one in self._channels.values() if one is not None]
 
     def _datagrams(self, block: Block, headers: Headers, at: Ints) -> None:
@@ -168,34 +168,26 @@ class CaptureDecoder:
             low = int(block.offset[row] + headers.payload[place])
             have = int(block.caplen[row] - headers.payload[place])
             payload = block.data[low : low + max(0, min(int(tcp.length[i]), have))].tobytes()
-            if key not in self._directions:
-                if len(self._directions) >= _MOST:
-                    continue
-                if self._protocol == "auto" and not syn[i] and not payload.startswith(b"8=FIX"):
-                    self._directions[key] = None
-                    continue
-                self._directions[key] = Direction()
-            direction = self._directions[key]
+            direction = self._directions.get(key)
             if direction is None:
-                continue
+                if self._protocol == "auto" and not payload.startswith(b"8=FIX"):
+                    continue
+                if len(self._directions) >= _MOST_DIRECTIONS:
+                    self.undecoded += 1
+                    continue
+                direction = self._directions[key] = Direction()
             if syn[i]:
                 direction.syn(int(tcp.seq[i]))
                 continue
             direction.segment(int(tcp.seq[i]), payload, int(at[row]))
             touched[key] = None
         for key in touched:
-            direction = self._directions[key]
-            if direction is not None:
-                self._read(key, direction)
+            self._read(key, self._directions[key])
 
     def _read(self, key: tuple[int, int], direction: Direction) -> None:
         """Decode the whole messages that a direction holds."""
         followed = self._channels.get(key)
         if followed is None:
-            if self._protocol == "auto" and not direction.data.startswith(b"8=FIX"):
-                if len(direction.data) >= 5:
-                    self._directions[key] = None  # a TCP connection of something else
-                return
             fix = FixDecoder(keys=self._stamped is not None, digests=False)
             followed = self._channels[key] = _Followed(_channel(f"tcp {key[0]:016x}/{key[1]}", ["stream"], fix))
         decoder = followed.channel.decoder
@@ -229,7 +221,7 @@ class CaptureDecoder:
             followed.sampled[i] += n
         heads = got.datagrams
         good = (heads.fault == Fault.NONE) | (heads.fault == Fault.TRAILING)
-        for session in np.unique(heads.session[good]).tolist():
+        for session in np.unique(heads.session[good])[:_SESSIONS].tolist():
             mine = good & (heads.session == session)
             low, high = int(heads.sequence[mine].min()), int((heads.sequence + heads.count)[mine].max())
             name = got.sessions.get(session, "")

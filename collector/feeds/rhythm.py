@@ -15,6 +15,7 @@ _BUCKETS = 160  # from 1 us up, four to an octave: to 13 days
 _OCTAVE = 4
 _LEAST_NS = 1000
 _HALVE_AT = 4096
+_ROWS = 4096  # whose percentiles are computed at once
 NEVER = np.iinfo(np.int64).min
 
 
@@ -39,6 +40,8 @@ class Rhythm:
         self._last = np.empty(0, dtype=np.int64)
         self._counts = np.empty((0, _BUCKETS), dtype=np.uint32)
         self._total = np.empty(0, dtype=np.int64)
+        self._usual = np.empty(0, dtype=np.int64)
+        self._changed = np.empty(0, dtype=np.bool_)  # since `_usual` was computed
 
     def __len__(self) -> int:
         return len(self._names)
@@ -67,6 +70,7 @@ class Rhythm:
         self._counts.reshape(-1)[cells] += counts.astype(np.uint32)
         rows, added = np.unique(place[counted], return_counts=True)
         self._total[rows] += added
+        self._changed[rows] = True
         last = np.append(place[1:] != place[:-1], True)
         self._last[place[last]] = np.maximum(self._last[place[last]], time_ns[last])
         full = rows[self._total[rows] > _HALVE_AT]
@@ -80,12 +84,15 @@ class Rhythm:
 
     def usual_ns(self) -> Ints:
         """The 99th percentile of the time between updates, its bucket's upper end; 0 where too few are known."""
-        if not len(self):
-            return np.empty(0, dtype=np.int64)
-        rank = np.maximum(1, np.ceil(0.99 * self._total))
-        bucket = (np.cumsum(self._counts, axis=1) >= rank[:, None]).argmax(axis=1)
-        usual = np.ceil(_LEAST_NS * 2.0 ** ((bucket + 1) / _OCTAVE)).astype(np.int64)
-        return np.where(self._total >= self._updates, usual, 0)
+        rows = np.flatnonzero(self._changed)
+        for part in np.array_split(rows, max(1, len(rows) // _ROWS)):
+            total = self._total[part]
+            rank = np.maximum(1, np.ceil(0.99 * total))
+            bucket = (np.cumsum(self._counts[part], axis=1, dtype=np.uint32) >= rank[:, None]).argmax(axis=1)
+            usual = np.ceil(_LEAST_NS * 2.0 ** ((bucket + 1) / _OCTAVE)).astype(np.int64)
+            self._usual[part] = np.where(total >= self._updates, usual, 0)
+        self._changed[:] = False
+        return self._usual
 
     def stale(self, now_ns: int, error_ns: int = 0) -> tuple[NDArray[np.uint64], Ints, Ints]:
         """(instrument, since when, its 99th percentile) of the stale ones.
@@ -112,6 +119,8 @@ class Rhythm:
         added = len(new)
         self._last = np.concatenate([self._last, np.full(added, NEVER, dtype=np.int64)])
         self._total = np.concatenate([self._total, np.zeros(added, dtype=np.int64)])
+        self._usual = np.concatenate([self._usual, np.zeros(added, dtype=np.int64)])
+        self._changed = np.concatenate([self._changed, np.zeros(added, dtype=np.bool_)])
         self._counts = np.concatenate([self._counts, np.zeros((added, _BUCKETS), dtype=np.uint32)])
         return self._find(instrument)
 

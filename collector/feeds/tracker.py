@@ -176,17 +176,15 @@ class Tracker:
         jumps = low > before
         behind = low < np.minimum(high, before)
         gaps = np.flatnonzero(jumps)
-        if len(self._low) + len(gaps) + int(behind.sum()) > self.holes and behind.any():
-            near = jumps | behind  # holes may be forgotten on the way, which moves the floor
-        else:
-            near = jumps | self._touches(low, np.minimum(high, before), before, gaps, behind)
-            far = behind & ~near
-            if far.any():
-                stop = np.minimum(high, before)[far]
-                start = low[far]
-                old = int(np.maximum(np.minimum(stop, self.floor) - start, 0).sum())
-                self.counts.old += old
-                self.counts.duplicates += int((stop - start).sum()) - old
+        near = jumps | self._touches(low, np.minimum(high, before), before, gaps, behind)
+        if len(self._low) + int(near.sum()) > self.holes:
+            near = jumps | behind  # a hole may be forgotten on the way, which moves the floor for those behind it
+        far = behind & ~near
+        if far.any():
+            start, stop = low[far], np.minimum(high, before)[far]
+            old = int(np.maximum(np.minimum(stop, self.floor) - start, 0).sum())
+            self.counts.old += old
+            self.counts.duplicates += int((stop - start).sum()) - old
         for i in np.flatnonzero(near).tolist():
             begin, passed, now = int(low[i]), int(before[i]), int(time_ns[i])
             if begin > passed:

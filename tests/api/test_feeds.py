@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -19,7 +23,7 @@ from collector.frames import encode
 from collector.keys import hash64
 from collector.record import STAMPS, Columns
 from tests.api.frames_kit import Agent, stamp
-from tests.api.live import Live, running
+from tests.api.live import ROOT, Live, running
 from tests.collector.feeds.lines import placed, streams
 
 NOW = time.time_ns() // 10**9 * 10**9
@@ -112,6 +116,25 @@ def test_decisions_on_bad_data_are_counted_where_there_is_something_to_judge_by(
     assert (got["decisions"], got["aged"], got["notional"], got["lacking"]) == (10, 3, 2505.0, [])
     assert got["bad"] >= 3
     assert got["bad_notional"] == pytest.approx(250.5 * got["bad"])
+
+
+def test_the_command_line_shows_the_same(live: tuple[Live, Any]) -> None:
+    started, truth = live
+
+    def ask(*words: str) -> subprocess.CompletedProcess[str]:
+        words = ("-m", "api.cli", "query", "feeds", "--data", str(started.data), "--from", str(START), *words)
+        env = {**os.environ, "COLUMNS": "240", "PYTHONPATH": f"{ROOT}:{ROOT}/collector/probe/src"}
+        return subprocess.run([sys.executable, *words], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+
+    done = ask("--json")
+    assert done.returncode == 1, done.stderr  # both lines lost some
+    by = {line["line"]: line for line in json.loads(done.stdout)["lines"]}
+    assert (by["A"]["missing"], by[""]["missing"]) == (truth.missing[0], truth.missing_both)
+    shown = ask("--decisions", "nowhere").stdout
+    for text in ("itch", "all", f"{truth.messages_both:,}", "0 of 0 decisions", "not judged for lack of"):
+        assert text in shown, shown
+    nothing = ask("--channel", "none")
+    assert (nothing.returncode, "no feed was followed" in nothing.stdout) == (1, True)
 
 
 def test_judging_by_plain_values() -> None:

@@ -21,7 +21,7 @@ UDP = ("itch", "cme", "iex", "demo")
 SESSION = session_name(1_790_000_000_000)
 
 
-def placed(parts: list[bytes]) -> tuple[np.ndarray[Any, Any], ...]:
+def one_of(parts: list[bytes]) -> tuple[np.ndarray[Any, Any], ...]:
     lengths = np.array([len(p) for p in parts], dtype=np.int64)
     return np.frombuffer(b"".join(parts), np.uint8), np.cumsum(lengths) - lengths, lengths
 
@@ -34,7 +34,7 @@ def test_the_demo_is_decoded_with_the_keys_that_its_programs_stamp() -> None:
     listing = Datagram(SESSION, 4, [Listing(2, 100, 1).encode()])
     rest = (Datagram(SESSION, 4, ()), listing, Datagram(SESSION, 5, (), end=True))
     parts = [quotes(1, 3), *(one.encode() for one in rest)]
-    got = registry.make("demo").decode(*placed(parts))
+    got = registry.make("demo").decode(*one_of(parts))
     assert got.row.tolist() == [0, 0, 0, 2]
     assert got.sequence.tolist() == [1, 2, 3, 4]
     assert got.key.tolist() == [hash64("feed", feed_key(SESSION, n)) for n in (1, 2, 3, 4)]
@@ -65,7 +65,7 @@ def header(sequence: int, count: int) -> bytes:
 def test_what_does_not_follow_the_protocol_is_a_fault_and_its_neighbours_are_read(
     datagram: bytes, fault: Fault
 ) -> None:
-    got = registry.make("demo").decode(*placed([quotes(1, 2), datagram, quotes(3, 1)]))
+    got = registry.make("demo").decode(*one_of([quotes(1, 2), datagram, quotes(3, 1)]))
     assert got.faults == {fault: 1}
     kept = [1, 1] if fault is Fault.TRAILING else []
     assert sorted(got.sequence.tolist()) == sorted([1, 2, 3, *kept[:1]])
@@ -74,14 +74,14 @@ def test_what_does_not_follow_the_protocol_is_a_fault_and_its_neighbours_are_rea
 
 def test_an_unknown_type_is_counted_and_keeps_its_number() -> None:
     got = registry.make("demo").decode(
-        *placed([Datagram(SESSION, 1, [b"Zzz", Quote(1, 1, 1, 1, 1, 1).encode()]).encode()])
+        *one_of([Datagram(SESSION, 1, [b"Zzz", Quote(1, 1, 1, 1, 1, 1).encode()]).encode()])
     )
     assert (got.unknown, got.sequence.tolist(), got.by_kind()) == (1, [1, 2], {"unknown": 1, "Q Quote": 1})
 
 
 @given(st.sampled_from(UDP), st.lists(st.binary(max_size=200), max_size=20))
 def test_any_bytes_are_decoded_without_raising_and_inside_their_datagram(name: str, parts: list[bytes]) -> None:
-    data, starts, lengths = placed(parts)
+    data, starts, lengths = one_of(parts)
     got = DECODERS[name].decode(data, starts, lengths)
     inside(got, starts, lengths)
 
@@ -108,7 +108,7 @@ def test_mutated_datagrams_never_raise(name: str, seed: int, changes: list[tuple
     raw = bytearray(sample(name, rng))
     for at, value in changes:
         raw[at % len(raw)] = value
-    data, starts, lengths = placed([bytes(raw)] * 3)
+    data, starts, lengths = one_of([bytes(raw)] * 3)
     inside(DECODERS[name].decode(data, starts, lengths), starts, lengths)
 
 
@@ -128,7 +128,7 @@ def sample(name: str, rng: np.random.Generator) -> bytes:
 
 @pytest.mark.parametrize("name", UDP)
 def test_the_samples_of_these_tests_are_sound(name: str) -> None:
-    got = DECODERS[name].decode(*placed([sample(name, np.random.default_rng(1))]))
+    got = DECODERS[name].decode(*one_of([sample(name, np.random.default_rng(1))]))
     assert (got.faults, got.unknown, got.malformed, got.sample_errors) == ({}, 0, 0, 0)
     assert len(got) > 0
 
@@ -138,10 +138,10 @@ def test_of_messages_with_a_variable_layout_scapy_dissects_a_share_and_says_how_
     from collector.decode.blocks import BlockDecoder
 
     part = sample("cme", np.random.default_rng(1))
-    got = BlockDecoder(cme.PROTOCOL, sample=10).decode(*placed([part] * 50))
+    got = BlockDecoder(cme.PROTOCOL, sample=10).decode(*one_of([part] * 50))
     assert (got.sampled, got.sampled_of, got.sample_errors) == (10, 100, 0)
     broken = part[:-6] + b"\xff" * 6  # the second group claims entries that are not there
-    got = BlockDecoder(cme.PROTOCOL, sample=1).decode(*placed([broken]))
+    got = BlockDecoder(cme.PROTOCOL, sample=1).decode(*one_of([broken]))
     assert (got.sampled, got.sampled_of, got.sample_errors) == (2, 2, 1)
 
 

@@ -73,6 +73,12 @@ def test_a_decoder_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:
         done = run(tmp_path, "-c", f"import collector.decode.registry as r; r.make({name!r})")
         assert "UnknownDecoderError" in done.stderr
         assert words in done.stderr
+    guess = (
+        "import numpy as n, collector.decode.registry as r; z = n.zeros(1, int); r.guess(n.zeros(9, 'u1'), z, z + 9)"
+    )
+    done = run(tmp_path, "-c", guess)
+    assert done.returncode == 0, done.stderr  # a broken one does not stop the others
+    assert "decoder left out" in done.stdout + done.stderr
 
 
 def test_every_shipped_decoder_and_every_field_of_a_protocol_is_in_the_guide() -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collector.decode import registry
-from collector.decode.streams import WAITING, Direction
+from collector.decode.streams import HELD, WAITING, Direction
 from collector.feeds.capture import CaptureDecoder
 from collector.packet.importer import analyse
 from collector.record import Columns
@@ -128,7 +128,7 @@ def test_what_waits_for_a_lost_segment_is_bounded() -> None:
     assert direction.holes >= 1
     assert direction._waiting <= WAITING
     direction.take(0)
-    assert len(direction.data) <= 1 << 20
+    assert len(direction.data) <= HELD
 
 
 @given(
@@ -171,6 +171,17 @@ def test_real_captures_have_their_numbers(name: str, protocol: str, messages: in
         assert one["lines"][0]["missing"] == 19009117 - 14764497  # the file is an excerpt
     if "incremental" in name:
         assert one["lines"][0]["delay_min_ns"] == 1536760535_679530000 - 1536760535_685381248  # earlier than sent
+
+
+def test_connections_of_something_else_are_not_held(tmp_path: Path) -> None:
+    packets = []
+    for port in range(3000):
+        packets.append((START + port, writing.tcp4(seq=1, flags=2, ports=(10_000 + port, 80))))
+        packets.append((START + port, writing.tcp4(seq=2, payload=b"GET / HTTP/1.1", ports=(10_000 + port, 80))))
+    packets += fix_packets([order(1)])
+    (one,), decoder, _ = decoded(write(tmp_path / "a.pcap", packets))
+    assert one["kinds"] == {"D NewOrderSingle": 1}
+    assert len(decoder._directions) == 1
 
 
 def test_an_unknown_decoder_is_refused_before_a_file_is_read() -> None:

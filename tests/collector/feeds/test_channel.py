@@ -11,7 +11,7 @@ from collector.decode import registry
 from collector.feeds.calendar import CalendarSettings
 from collector.feeds.channel import Channel, ChannelReport
 from collector.feeds.tracker import Tracker
-from tests.collector.decode.test_blocks import placed as one_line
+from tests.collector.decode.test_blocks import one_of as one_line
 from tests.collector.feeds.lines import placed, streams
 
 WINDOW_NS = 1_000_000
@@ -136,6 +136,18 @@ def test_an_instrument_that_falls_silent_is_stale_while_the_market_is_open() -> 
     assert (report.open, report.stale) == (False, [])
 
 
+def test_only_what_is_new_is_an_update_of_its_instrument() -> None:
+    def named(low: int, *instruments: int) -> bytes:
+        bodies = [struct.pack(">cHH6sQ", b"D", one, 0, b"\0" * 6, 5) for one in instruments]
+        blocks = b"".join(struct.pack(">H", len(body)) + body for body in bodies)
+        return struct.pack(">10sQH", b"0000000001", low, len(bodies)) + blocks
+
+    one = channel()
+    # 1 and 2 come again with 3, and all of it on the other line: instrument 3 is new, 1 and 2 are not.
+    feed(one, (0, 10, named(1, 1, 2)), (0, 1010, named(1, 1, 2, 3)), (1, 5010, named(1, 1, 2, 3)))
+    assert dict(zip(one.rhythm._names.tolist(), one.rhythm._last.tolist(), strict=True)) == {1: 10, 2: 10, 3: 1010}
+
+
 def test_itch_times_are_placed_on_their_day() -> None:
     one = channel(("A",))
     sent = 1_692_711_000_007_495_351  # 09:30:00.007 in New York on that day
@@ -143,3 +155,13 @@ def test_itch_times_are_placed_on_their_day() -> None:
     payload = struct.pack(">10sQHH", b"0000000001", 1, 1, len(body)) + body
     feed(one, (0, sent + 166_604, payload))
     assert one.report(sent).lines[0].delay_max_ns == 166_604
+
+
+def test_a_sender_that_changes_its_session_every_time_is_followed_within_bounds() -> None:
+    one = channel()
+    count = 3000
+    payloads = [mold(1, 1, b"%010d" % n) for n in range(count)]
+    feed(one, *((n % 2, n, payload) for n, payload in enumerate(payloads)))
+    report = one.report(count)
+    assert report.lines[2].counts["sessions"] == count - 1
+    assert report.lines[2].counts["messages"] == count

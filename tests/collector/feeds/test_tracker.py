@@ -76,6 +76,12 @@ def test_the_transitions_one_by_one() -> None:
     assert tracker.counts.recovered_max_ns == 37
 
 
+def test_the_window_includes_its_end() -> None:
+    tracker = Tracker(window_ns=10)
+    run(tracker, (1, 1, 0), (4, 1, 100), (2, 1, 110), (3, 1, 111))
+    assert (tracker.counts.out_of_order, tracker.counts.late) == (1, 1)
+
+
 def test_a_stream_that_keeps_starting_over_is_not_quadratic() -> None:
     count = 20_000
     low = np.where(np.arange(count) % 2, 1, 1 << 40).astype(np.int64)
