@@ -155,7 +155,7 @@ def bound_of(state: int, status: int, maxerror_us: int, offset: int, freq: int) 
     """
     unit = 1 if status & _STA_NANO else 1_000
     known = state != _TIME_ERROR and not status & _STA_UNSYNC
-    reason = "" if known else "the kernel says that its clock is not synchronised (STA_UNSYNC)"
+    reason = "" if known else "not synchronised"
     error_ns = maxerror_us * 1_000 if known else None
     return Bound(error_ns, "adjtimex", freq * 1_000 / 65_536, offset * unit, reason=reason)
 

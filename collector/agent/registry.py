@@ -32,7 +32,10 @@ class ClockSource:
     def state(self) -> Availability:
         """Degraded while no authority states a bound, with each one's reason."""
         reason = self._clock.no_bound_because
-        return Availability("degraded", f"no clock bound: {reason}") if reason else Availability("running")
+        if not reason:
+            return Availability("running")
+        what = "nobody states how far this clock is from UTC; run `apt-get install chrony`"
+        return Availability("degraded", f"{what} ({reason})")
 
     def poll(self, clock: ClockReading) -> Poll:  # noqa: ARG002 - the events hold their own readings
         """The rows since the last poll."""

@@ -22,7 +22,7 @@ class AgentSettings(Section, frozen=True, kw_only=True):
 
     server: str = "http://127.0.0.1:8472"  # or "unix:/path/to/socket"
     token_file: str = ""  # a file (0600) with the agent's token; empty: none is sent
-    collectors: tuple[str, ...] = ("probe", "schedstat", "clock")
+    collectors: tuple[str, ...] = ("probe", "schedstat", "clock", "nic", "host")
     ring_dir: str = ""  # of the probe; empty: its own default
     cpus: tuple[int, ...] = ()  # the agent runs on these alone; empty: wherever the kernel puts it
     nice: int = 5  # added niceness: the observed programs come first

@@ -58,7 +58,7 @@ class Chrony:
                 _be_impatient(connection)
                 tracking = connection.get_tracking()
         except (pychrony.ChronyError, OSError, ValueError) as error:
-            return Bound(None, "chrony", reason=str(error).splitlines()[0][:300] if str(error) else repr(error))
+            return Bound(None, "chrony", reason=_first_sentence(error))
         return bound_of_tracking(
             tracking.offset,
             tracking.root_delay,
@@ -72,6 +72,12 @@ class Chrony:
     def _usual(self) -> str:
         """The socket where we may use it, which needs root or chronyd's user, else the command port."""
         return _SOCKET if os.access(_SOCKET, os.W_OK) else "127.0.0.1:323"
+
+
+def _first_sentence(error: Exception) -> str:
+    """What went wrong; pychrony's errors go on with advice that does not fit a status line."""
+    text = str(error).partition("\n")[0].partition(". ")[0]
+    return (text.rpartition(": ")[2] or repr(error))[:200]
 
 
 def _be_impatient(connection: Any) -> None:

@@ -34,12 +34,14 @@ class HostSource:
         self._host = host
         self._settings = settings or HostSettings()
         self._root = root
-        self.period_s = duration_ns(self._settings.period, "period") / 1e9
+        self._period_ns = duration_ns(self._settings.period, "period")
+        # Asked more often than it reads: a collector that is not polled holds back what is known to be complete.
+        self.period_s = min(1.0, self._period_ns / 1e9)
         self._repeat_ns = duration_ns(self._settings.repeat, "repeat")
         self._ethtool: Ethtool | None = None
         self._hashes: dict[str, int] = {}
         self._items: dict[str, str] | None = None
-        self._shipped_ns = 0
+        self._read_ns = self._shipped_ns = 0
         self._refused: set[str] = set()
         self._left_out = 0
 
@@ -65,6 +67,9 @@ class HostSource:
 
     def poll(self, clock: ClockReading) -> Poll:
         """Read everything; rows for what is new or changed, for all of it every `repeat`."""
+        if self._items is not None and clock.monotonic_ns - self._read_ns < self._period_ns:
+            return Poll()
+        self._read_ns = clock.monotonic_ns
         now = self._gather()
         first = self._items is None
         changed = since_last_run(self._hashes, now) if self._items is None else differences(self._items, now)

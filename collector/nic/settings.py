@@ -22,7 +22,7 @@ class NicSettings(Section, frozen=True, kw_only=True):
     ports: tuple[int, ...] = ()
     statistics: tuple[str, ...] = ("*drop*", "*discard*", "*err*", "*miss*", "*full*", "*timeout*", "*no_buf*")
     max_statistics: int = 64
-    period: str = "1s"
+    period: str = "5s"
 
     def validate(self) -> None:
         """Raise ConfigError naming the field that does not fit."""

@@ -27,6 +27,7 @@ from collector.sources import Availability, Poll
 
 T = TypeVar("T")
 _SOFTNET = Path("/proc/net/softnet_stat")
+_EARLY_NS = 5_000_000  # a poll that comes a little early counts
 _QUEUES_NS = 30_000_000_000  # queues come and go with the driver's configuration, seldom
 
 
@@ -38,7 +39,9 @@ class NicSource:
     def __init__(self, host: str, settings: NicSettings | None = None) -> None:
         self._host = host
         self._settings = settings or NicSettings()
-        self.period_s = duration_ns(self._settings.period, "period") / 1e9
+        self._period_ns = duration_ns(self._settings.period, "period")
+        # Asked more often than it reads: a collector that is not polled holds back what is known to be complete.
+        self.period_s = min(1.0, self._period_ns / 1e9)
         self._labels = LabelSets()
         self._route: Netlink | None = None
         self._diag: Netlink | None = None
@@ -75,7 +78,7 @@ class NicSource:
 
     def poll(self, clock: ClockReading) -> Poll:
         """One sweep. What cannot be read is left out and said in `state`."""
-        if self._route is None:
+        if self._route is None or clock.monotonic_ns - self._read_ns < self._period_ns - _EARLY_NS:
             return Poll()
         self._now_ns = clock.monotonic_ns
         seconds = (clock.monotonic_ns - self._read_ns) / 1e9
