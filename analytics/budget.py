@@ -73,12 +73,18 @@ class StageBudget(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True):
-    """Budgets of all stages. `unmatched` stages of messages were left out, because their stamps are gone or changed."""
+    """Budgets of all stages. `unmatched` stages of messages were left out, because their stamps are gone or changed.
+
+    Shorter intervals than `threshold_ns` (the largest of any host) and the `intervals_lost` on the way in this time are
+    in what remains.
+    """
 
     path: str
     pick: str
     messages: int
     unmatched: int
+    threshold_ns: int | None
+    intervals_lost: int
     stages: list[StageBudget]
 
 
@@ -147,7 +153,7 @@ def steps(store: Store, stamps: Sequence[TimelineStamp]) -> list[Step]:
     places = {(stamp.host, stamp.thread) for stamp in stamps}
     first, last = stamps[0].ts_ns, stamps[-1].ts_ns
     found = intervals(store, places, first, last)
-    measured = measured_hosts(store, first, last)
+    measured = {one.host for one in mechanisms(store, first, last)}
     out = [Step(step_ns=0, handoff=False, parts=[], remaining_ns=0)]
     for before, stamp in itertools.pairwise(stamps):
         place, length = (stamp.host, stamp.thread), stamp.ts_ns - before.ts_ns
@@ -180,10 +186,13 @@ def stage_budgets(
     messages = chosen(store, path, from_ns, to_ns, pick, limit)
     spans, unmatched = spans_of(store, path, messages)
     stages: list[StageBudget] = []
+    how: list[scheduler.Mechanism] = []
     if len(spans.start):
         first, last = int(spans.start.min()), int(spans.end.max())
         found = intervals(store, spans.places, first, last)
-        measured = measured_hosts(store, first, last)
+        hosts = {host for host, _ in spans.places}
+        how = [one for one in mechanisms(store, first, last) if one.host in hosts]
+        measured = {one.host for one in how}
         known = np.array([place[0] in measured or place in found.place for place in spans.places])[spans.place]
         took = parts_of(spans, found)
         for number, stage in enumerate(path.stages):
@@ -193,7 +202,15 @@ def stage_budgets(
             stages.append(
                 _stage_budget(stage.name, int(here.sum()), unknown, total, took[here].sum(axis=0), found, culprits)
             )
-    return Budget(path=path.name, pick=pick, messages=len(messages), unmatched=unmatched, stages=stages)
+    return Budget(
+        path=path.name,
+        pick=pick,
+        messages=len(messages),
+        unmatched=unmatched,
+        threshold_ns=max((one.threshold_ns for one in how), default=None),
+        intervals_lost=sum(one.records_lost for one in how),
+        stages=stages,
+    )
 
 
 def chosen(
@@ -289,9 +306,9 @@ def parts_of(spans: Spans, found: Intervals) -> NDArray[np.int64]:
     return out
 
 
-def measured_hosts(store: Store, from_ns: int, to_ns: int) -> set[str]:
-    """Hosts whose scheduler collector was at work in this time; it reports every few seconds, hence the margin."""
-    return {one.host for one in scheduler.mechanisms(store, from_ns - LOOK_BACK_NS, to_ns + LOOK_BACK_NS)}
+def mechanisms(store: Store, from_ns: int, to_ns: int) -> list[scheduler.Mechanism]:
+    """The hosts whose scheduler collector was at work then; it reports every few seconds, hence the margin."""
+    return scheduler.mechanisms(store, from_ns - LOOK_BACK_NS, to_ns + LOOK_BACK_NS)
 
 
 def _parts_on(

@@ -91,6 +91,9 @@ def budget_view(found: Mapping[str, Any]) -> Iterator[Table | Text]:
     unknown = sum(stage["unknown"] for stage in found["stages"])
     if unknown:
         yield Text(f"{count(unknown)} stages lie on hosts that nobody measured: unknown, not zero", style="yellow")
+    if found["threshold_ns"] is not None:
+        lost = f", and {count(found['intervals_lost'])} that were lost" if found["intervals_lost"] else ""
+        yield Text(f"remaining holds intervals shorter than {duration(found['threshold_ns'])}{lost}", style="dim")
     if found["unmatched"]:
         yield Text(f"{count(found['unmatched'])} stages are left out: their stamps are gone or changed", style="dim")
 

@@ -136,6 +136,8 @@ class Budget(Span):
     pick: str = Field(description="Which messages: the `slowest`, or a `sample`.")
     messages: int = Field(description="How many messages.")
     unmatched: int = Field(description="Stages left out because their stamps are gone or changed.")
+    threshold_ns: int | None = Field(description="Shorter intervals are in what remains; null where nobody measured.")
+    intervals_lost: int = Field(description="Intervals that were not delivered in this time: they are in what remains.")
     completeness: Completeness = Field(description="What the answer is built on.")
     stages: list[StageBudget] = Field(description="In the path's order; empty without messages.")
 

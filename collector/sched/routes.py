@@ -24,9 +24,10 @@ from collector.sched.bpf_syscall import (
 from collector.sched.event_fields import Fields, Numbers, Offsets, PlainFields, RecordFields, TaskFields
 from collector.sched.perf_event import attach_program, cpus
 from collector.sched.runq_program import Shared
-from collector.sched.tracefs import tracepoint
+from collector.sched.tracefs import TracefsError, tracepoint
 
 TYPED, RECORD = "typed", "record"
+_TICK = "local_timer_entry"  # only x86 names its tick
 # Loads and attaches everything: (program fds, attachment fds). Raises BtfError, TracefsError or BpfError.
 Route = Callable[[Shared, bool], tuple[list[int], list[int]]]
 
@@ -51,7 +52,7 @@ def typed(shared: Shared, interrupts: bool) -> tuple[list[int], list[int]]:
         "sched_wakeup_new": (1, {"": 0}),
         "sched_switch": (4, {"prev": 1, "next": 2}),
     }
-    known = btf.read(tasks, ("task_struct", "pt_regs", "sched_entity", "cfs_rq"))
+    known = btf.read((*tasks, _TICK), ("task_struct", "pt_regs", "sched_entity", "cfs_rq"))
     offsets = Offsets.of(known)
     programs = [
         Program(short, code, attach_raw, PROG_TRACING, known.tracepoint(name, tasks[name][0]))
@@ -64,7 +65,7 @@ def typed(shared: Shared, interrupts: bool) -> tuple[list[int], list[int]]:
         }
         programs += [
             Program(short, code, partial(attach_raw, tracepoint=name), PROG_RAW_TRACEPOINT)
-            for short, name, code in _interrupts(shared, ends.__getitem__)
+            for short, name, code in _interrupts(shared, ends.__getitem__, tick=f"btf_trace_{_TICK}" in known.typedefs)
         ]
     return _start(programs)
 
@@ -80,7 +81,8 @@ def record(shared: Shared, interrupts: bool) -> tuple[list[int], list[int]]:
     scheduling = _scheduling(shared, lambda name: RecordFields(tracepoint("sched", name)))
     programs = [program("sched", short, name, code) for short, name, code in scheduling]
     if interrupts:
-        for short, name, code in _interrupts(shared, lambda name: RecordFields(tracepoint("irq", name))):
+        ends = lambda name: RecordFields(tracepoint("irq", name))  # noqa: E731  (one use, one line)
+        for short, name, code in _interrupts(shared, ends, tick=_tick_is_named()):
             programs.append(program("irq_vectors" if name.startswith("local_") else "irq", short, name, code))
     return _start(programs)
 
@@ -96,13 +98,21 @@ def _scheduling(shared: Shared, fields: Callable[[str], Fields]) -> Iterable[tup
     yield "ts_switch", "sched_switch", runq_program.switch_program(fields("sched_switch"), shared)
 
 
-def _interrupts(shared: Shared, fields: Callable[[str], Numbers]) -> Iterable[tuple[str, str, bytes]]:
+def _tick_is_named() -> bool:
+    try:
+        tracepoint("irq_vectors", _TICK)
+    except TracefsError:
+        return False
+    return True
+
+
+def _interrupts(shared: Shared, fields: Callable[[str], Numbers], *, tick: bool) -> Iterable[tuple[str, str, bytes]]:
     entry = irq_program.irq_entry_program(shared)
     yield "ts_irq_entry", "irq_handler_entry", entry
     yield "ts_irq_exit", "irq_handler_exit", irq_program.irq_exit_program(fields("irq_handler_exit"), shared)
     yield "ts_soft_entry", "softirq_entry", irq_program.softirq_entry_program(shared)
     yield "ts_soft_exit", "softirq_exit", irq_program.softirq_exit_program(fields("softirq_exit"), shared)
-    if os.uname().machine == "x86_64":  # only x86 names its tick
+    if tick:
         yield "ts_tick_entry", "local_timer_entry", entry
         yield "ts_tick_exit", "local_timer_exit", irq_program.irq_exit_program(None, shared)
 

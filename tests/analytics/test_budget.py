@@ -85,6 +85,7 @@ def test_the_budget_of_stages_adds_up(store: Store) -> None:
     for pick in ("slowest", "sample"):
         found = budget.stage_budgets(store, PATH, from_ns=HOUR, to_ns=HOUR + S, pick=pick)  # type: ignore[arg-type]
         assert (found.messages, found.unmatched) == (2, 0)
+        assert (found.threshold_ns, found.intervals_lost) == (1, 0)
         decide, send = found.stages
         assert (decide.stage, decide.messages, decide.unknown, decide.total_ns) == ("decide", 1, 1, 1_000)
         assert decide.kinds == {"run_queue": 200, "blocked_lock": 100, "preempted": 80, "irq": 20}

@@ -7,7 +7,7 @@ import re
 import statistics
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
@@ -42,21 +42,22 @@ def opened(**settings: object) -> SchedulerSource:
     return source
 
 
-def pair_ns(perf: str, taskset: str) -> float:
+def pair_ns(perf: str, taskset: str, observe: Callable[[int], object] | None = None) -> float:
     """Nanoseconds per switch and wakeup: two processes on one CPU hand a byte to and fro.
 
     With a real-time priority where that is allowed, so that other work on the machine does not get in between.
+    `observe` is called with the process before it begins; what it forks is observed with it.
     """
     first = ["chrt", "-f", "50"] if os.geteuid() == 0 else []
-    done = subprocess.run(
-        [*first, taskset, "-c", "0", perf, "bench", "sched", "pipe", "-l", str(TURNS)],
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    found = re.search(r"([\d.]+) usecs/op", done.stdout)
-    assert found is not None, done.stdout
+    command = [*first, taskset, "-c", "0", perf, "bench", "sched", "pipe", "-l", str(TURNS)]
+    with subprocess.Popen(
+        ["sh", "-c", 'read line; exec "$@"', "sh", *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        if observe is not None:
+            observe(process.pid)
+        printed, _ = process.communicate("\n", timeout=120)
+    found = re.search(r"([\d.]+) usecs/op", printed)
+    assert found is not None, printed
     return float(found[1]) * 1000 / 2  # one operation is there and back
 
 
@@ -72,6 +73,9 @@ def interval(pairs: list[tuple[float, float]]) -> tuple[float, float]:
 class Bare:
     """Nothing attached."""
 
+    def observe(self, threads: Mapping[int, int]) -> None:
+        """There is nobody to observe it."""
+
     def close(self) -> None:
         """There is nothing to close."""
 
@@ -84,11 +88,17 @@ def attached(route: str, *, interrupts: bool) -> KernelPairs:
         pytest.skip(explain("ebpf", error))
 
 
+def observing(running: Bare | KernelPairs) -> Callable[[int], object]:
+    """What observes a process."""
+    return lambda pid: running.observe({pid: 1})
+
+
 def test_the_cost_per_switch_and_wakeup() -> None:
     perf, taskset = program("perf", "linux-perf"), program("taskset", "util-linux")
     ways: dict[str, Callable[[], Bare | KernelPairs]] = {
         "bare": Bare,
         "typed": lambda: attached(TYPED, interrupts=True),
+        "typed, observed": lambda: attached(TYPED, interrupts=True),
         "typed, no interrupts": lambda: attached(TYPED, interrupts=False),
         "record": lambda: attached(RECORD, interrupts=True),
     }
@@ -98,7 +108,7 @@ def test_the_cost_per_switch_and_wakeup() -> None:
         for name, way in ways.items():
             running = way()
             try:
-                block[name] = pair_ns(perf, taskset)
+                block[name] = pair_ns(perf, taskset, observing(running) if "observed" in name else None)
             finally:
                 running.close()
         blocks.append(block)

@@ -22,8 +22,17 @@ def test_a_budget_shows_parts_remainder_and_what_is_unknown() -> None:
         "stage": "decide", "messages": 3, "unknown": 2, "total_ns": 10_000, "kinds": {"preempted": 4_000},
         "remaining_ns": 6_000, "share": 0.4, "culprits": [{"kind": "preempted", "culprit": "hog", "ns": 4_000}],
     }  # fmt: skip
-    text = drawn(budget_view({"path": "order", "pick": "slowest", "messages": 5, "unmatched": 1, "stages": [stage]}))
-    for words in ("decide", "40.0 %", "preempted by hog", "6.00 us", "2 stages lie on hosts", "1 stages are left out"):
+    about = {"path": "order", "pick": "slowest", "messages": 5, "unmatched": 1, "threshold_ns": 10_000}
+    text = drawn(budget_view({**about, "intervals_lost": 7, "stages": [stage]}))
+    for words in (
+        "shorter than 10.0 us, and 7 that were lost",
+        "decide",
+        "40.0 %",
+        "preempted by hog",
+        "6.00 us",
+        "2 stages lie on hosts",
+        "1 stages are left out",
+    ):
         assert words in text
 
 

@@ -98,6 +98,7 @@ class Probe:
         self._voids = 0  # records that stand for refused calls
         self._intervals = 0
         self._gc: GcWatch | None = None
+        self._gc_codes: tuple[int, list[int]] | None = None
         self._points: dict[tuple[str, str], Any] = {}
         self._rings: Rings | None = None
         self._parents: list[Rings] = []  # of processes we were forked from: kept mapped, see Rings
@@ -212,9 +213,7 @@ class Probe:
         """
         self.unwatch_gc()
         with contextlib.suppress(OSError):  # in the callback it is tried again, and counted
-            self._code("point", "gc")
-            for generation in range(3):
-                self._label_code({"generation": generation})
+            self._gc_words()
         self._gc = GcWatch(self._collected, min_duration_ns)
         self._gc.on()
 
@@ -343,17 +342,22 @@ class Probe:
             return
         ring = self._ring()
         try:
-            kind = self._code("point", "gc")
-            labels = self._label_code({"generation": generation})
+            kind, labels = self._gc_codes or self._gc_words()
             ring.put(
-                *(start_ns, 0, duration_ns, layout.NO_ERROR, generation),
-                *(kind, layout.HASHED_SPACE, layout.MONOTONIC, 0, 0, 0, layout.FLAG_INTERVAL, labels),
-            )
-            with self._lock:
-                self._intervals += ring is not (self._rings and self._rings.scratch)
+                start_ns, 0, duration_ns, layout.NO_ERROR, generation, kind, layout.HASHED_SPACE, layout.MONOTONIC,
+                0, 0, 0, layout.FLAG_INTERVAL, labels[generation],
+            )  # fmt: skip
+            # Collections do not nest, so nobody else is here.
+            self._intervals += ring is not (self._rings and self._rings.scratch)
         except (*BAD_ARGUMENT, OSError) as error:
             reraise_foreign(error)
             self._void(ring, f"gc: {type(error).__name__}", 0)
+
+    def _gc_words(self) -> tuple[int, list[int]]:
+        """The codes of the kind and of each generation's label; codes stay as long as the process."""
+        labels = [self._label_code({"generation": generation}) for generation in range(3)]
+        self._gc_codes = (self._code("point", "gc"), labels)
+        return self._gc_codes
 
     def _void(self, ring: Ring, reason: str, word: int) -> None:
         self._count(reason)
