@@ -38,7 +38,7 @@ _COLLECTOR = "otlp"
 class LearnedSettings(Section, frozen=True, kw_only=True):
     """`[learned]`: how many paths are learned, how many stages each may have, and when an unseen one is forgotten."""
 
-    max_paths: int = 32
+    max_paths: int = 12
     max_stages: int = 16
     forget: str = "7d"
 
