@@ -38,7 +38,7 @@ _COLLECTOR = "otlp"
 class LearnedSettings(Section, frozen=True, kw_only=True):
     """`[learned]`: how many paths are learned, how many stages each may have, and when an unseen one is forgotten."""
 
-    max_paths: int = 32
+    max_paths: int = 12
     max_stages: int = 16
     forget: str = "7d"
 
@@ -129,7 +129,12 @@ def _stage(service: str, below: tuple[str, str], taken: set[str]) -> Stage:
 def load(store: Store, settings: LearnedSettings | None = None, now_ns: int | None = None) -> dict[str, LearnedPath]:
     """The learned paths by name; with `now_ns` only those that are not forgotten."""
     rows = store.query("SELECT name, argMax(body, version) AS body FROM learned_paths GROUP BY name ORDER BY name")
-    found = {name: msgspec.json.decode(body, type=LearnedPath) for name, body in rows.iter_rows()}
+    found: dict[str, LearnedPath] = {}
+    for name, body in rows.iter_rows():
+        try:
+            found[name] = msgspec.json.decode(body, type=LearnedPath)
+        except msgspec.MsgspecError:  # written by another version: it is learned again
+            continue
     if settings is None or now_ns is None:
         return found
     oldest = now_ns - duration_ns(settings.forget, "forget")
@@ -157,12 +162,17 @@ class PathLearner:
         self._position_ns = 0
         self._looked: set[int] = set()  # batches received since the position, less the slack
         self.known: dict[str, LearnedPath] | None = None
+        self._forgotten: dict[str, LearnedPath] = {}  # where their stages were, should they come back
         self.unlearned = 0  # operations that were seen and did not fit
 
     def learn(self, store: Store, now_ns: int) -> dict[str, LearnedPath]:
         """All learned paths now. Raises StoreError."""
         if self.known is None:
-            self.known = load(store, self._settings, now_ns)
+            self.known = load(store)
+        oldest = now_ns - duration_ns(self._settings.forget, "forget")
+        if gone := {name: one for name, one in self.known.items() if one.last_ns < oldest}:
+            self._forgotten |= gone
+            self.known = {name: one for name, one in self.known.items() if name not in gone}
         since = max(0, self._position_ns - _SLACK_NS)
         arrived = list(store.query(_ARRIVED, {"since": since, "name": _COLLECTOR}).iter_rows(named=True))
         fresh = [row for row in arrived if row["batch"] not in self._looked]
@@ -198,11 +208,12 @@ class PathLearner:
         for (service, operation), what in sorted(seen.items(), key=lambda each: -each[1].n):
             name = path_name(service, operation)
             before = known.get(name)
+            back = before or self._forgotten.get(name)
             if before is None and len(known) + len(changed.keys() - known.keys()) >= self._settings.max_paths:
                 unlearned += 1
                 continue
-            path, longest = path_of(service, operation, before, what, self._settings)
-            first = before.first_ns if before else now_ns
+            path, longest = path_of(service, operation, back, what, self._settings)
+            first = back.first_ns if back else now_ns
             one = LearnedPath(path=path, origin="spans", first_ns=first, last_ns=now_ns, longest_ns=longest)
             if _differs(before, one):
                 changed[name] = one

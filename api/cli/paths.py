@@ -40,7 +40,8 @@ def register(root: typer.Typer) -> None:
                 title = f"{row['name']}: {row['description']}"
                 console.print(plain_table(title, ("stage", "class", "budget", "from", "to"), body))
             if not rows:
-                console.print("No path is declared: add [paths.NAME] to tailsight.toml (docs/architecture.md).")
+                said = "No path is declared: add [paths.NAME] to tailsight.toml (docs/architecture.md)."
+                console.print(said, markup=False)
 
         return Answer({"paths": rows}, show, Code.OK if rows else Code.FINDING)
 

@@ -42,6 +42,14 @@ class AgentMetrics(Collector):
         for outcome, n in list(stats.retries.items()):
             retries.add_metric([outcome], n)
         yield retries
+        sources = CounterMetricFamily(
+            "tailsight_agent_source", "What a collector counts of itself", labels=["collector", "what"]
+        )
+        for runner in self._runners:
+            figures = getattr(runner.source, "figures", None)
+            for what, n in (figures() if figures else {}).items():
+                sources.add_metric([runner.name, what], n)
+        yield sources
 
     def _spools(self) -> Iterator[Metric]:
         produced = CounterMetricFamily("tailsight_agent_produced_events", "Durable events", labels=["collector"])

@@ -105,7 +105,8 @@ class Runner:
     def heartbeats(self, ts_ns: int, stopped: bool = False) -> list[Heartbeat]:
         """What this collector says of itself now."""
         status, reason = self.status.status, self.status.reason
-        problem = self.spool.problem
+        # A source whose troubles come and go while it runs says so in `problem`.
+        problem = "; ".join(filter(None, (str(getattr(self.source, "problem", "")), self.spool.problem)))
         if problem and status != "unavailable":
             status, reason = "degraded", "; ".join(filter(None, (reason, problem)))
         if status == "unavailable":

@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
 from google.protobuf.message import Message
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2 as logs
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as metrics
@@ -22,7 +23,11 @@ from collector.otlp.rows import LabelSets, Rows, Times
 from collector.otlp.settings import OtlpSettings
 from collector.otlp.spans import SpanMapper
 
+_SAY_EVERY_S = 60.0
 _DECODED = 3  # what a decoded message and its rows hold, in sizes of the encoded one
+
+
+log = structlog.get_logger("agent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +64,9 @@ class Exports:
         self._labels = LabelSets(settings.label_sets)
         spans = SpanMapper(settings, self._labels, self._times, host)
         self.error_ns: int | None = None  # bound of this host's clock, as of the last poll
+        # Requests that were taken, records in them that were not, and requests that were told to come again.
         self.counts = {"accepted": 0, "rejected": 0, "refused": 0}
+        self._said_s = -_SAY_EVERY_S
         self.signals: Mapping[str, Signal] = {
             signal.name: signal
             for signal in (
@@ -119,8 +126,10 @@ class Exports:
             columns = rows.columns()
         finally:
             self._budget.give(_DECODED * size)
-        if not columns:
+        if rows.rejected:
             self.counts["rejected"] += rows.rejected
+            self._say(rows)
+        if not columns:
             return Taken(rows.rejected, rows.message, None)
         try:
             done = self._intake.offer(columns)
@@ -129,5 +138,11 @@ class Exports:
             self.forget()  # new label sets were among the refused rows
             raise
         self.counts["accepted"] += 1
-        self.counts["rejected"] += rows.rejected
         return Taken(rows.rejected, rows.message, done)
+
+    def _say(self, rows: Rows) -> None:
+        """Log what was rejected, now and then: many clients do not show what they are told."""
+        now = time.monotonic()
+        if now - self._said_s >= _SAY_EVERY_S:
+            self._said_s = now
+            log.warning("otlp records rejected", n=rows.rejected, why=rows.message)

@@ -84,7 +84,9 @@ class MetricMapper:
             try:
                 who = Resource(group.resource, self._host, self._settings.attributes)
             except RecordError as error:
-                rows.reject(f"resource: {error}")
+                rows.reject(
+                    f"resource: {error}", sum(_points(m) for scope in group.scope_metrics for m in scope.metrics)
+                )
                 continue
             for scope in group.scope_metrics:
                 for metric in scope.metrics:
@@ -173,6 +175,11 @@ class MetricMapper:
         labels = {name[:100]: text_of(value)[:200] for name, value in given.items()}
         labels |= {n: v for n, v in who.labels({}, self._settings.labels) if n not in labels}
         return self._labels.intern(labels.items(), rows)
+
+
+def _points(metric: Any) -> int:
+    kind = metric.WhichOneof("data")
+    return len(getattr(metric, kind).data_points) if kind else 0
 
 
 def _stream(who: Resource, name: str, given: dict[str, Any]) -> int:

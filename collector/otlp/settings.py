@@ -12,7 +12,7 @@ class OtlpSettings(Section, frozen=True, kw_only=True):
     grpc: str = "127.0.0.1:4317"
     max_body_bytes: int = 4 << 20  # of one request, compressed and decompressed
     memory_bytes: int = 64 << 20  # of requests being read, decoded and waiting for the disk
-    connections: int = 64
+    connections: int = 256
     concurrent: int = 16  # requests being answered at once
     header_s: float = 5.0  # to receive the headers
     body_s: float = 10.0  # to receive the body

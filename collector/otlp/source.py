@@ -69,6 +69,10 @@ class OtlpSource:
         self.period_s = _IDLE_S if self._receiver.intake.idle else _BUSY_S
         return Poll(columns, positions={_POSITION: ticket}) if columns else Poll()
 
+    def figures(self) -> dict[str, int]:
+        """Requests accepted and refused, and records rejected, since the start."""
+        return {} if self._receiver is None else dict(self._receiver.exports.counts)
+
     def durable(self, positions: Mapping[str, int]) -> None:
         """Answer the clients whose exports are safe."""
         if self._receiver is not None:

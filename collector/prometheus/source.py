@@ -142,6 +142,13 @@ class PrometheusSource:
         self._running.clear()
         self._labels.forget()
 
+    @property
+    def problem(self) -> str:
+        """The targets that cannot be read, and why; empty when all are."""
+        bad = [f"{url}: {said}" for url, said in sorted(self.problems.items()) if said]
+        more = [f"and {len(bad) - 3} more"] if len(bad) > 3 else []
+        return "; ".join([*bad[:3], *more])
+
     def _scrape(self, target: Target) -> None:
         began_ns, began = time.time_ns(), time.monotonic()
         parts = urlsplit(target.url)

@@ -83,6 +83,7 @@ def test_lines_become_events_and_a_wrong_one_does_not_take_the_others(tmp_path: 
                         "line 6: not JSON", "line 8: not a JSON object"):  # fmt: skip
             assert said_of in answer.json()["message"]
         assert http.post("/v1/events", content=b"no\n", headers=LINES).status_code == 400
+        assert source.figures() == {"accepted": 1, "rejected": 6, "refused": 0}
     found = spooled(tmp_path / "agent/otlp")
     assert said(found, "events", "key") == [hash64("order", 17), 5]
     assert said(found, "events", "kind") == ["decision", "event"]

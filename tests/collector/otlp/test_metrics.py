@@ -104,3 +104,15 @@ def test_what_cannot_be_kept_is_rejected_with_its_reason() -> None:
     for word in ("unit of time", "sum to their count", "do not fit", "do not rise", "is not a time", "2000 buckets",
                  "max_past", "summaries", "not finite", "after time_unix_nano", "out of range"):  # fmt: skip
         assert any(word in reason for reason in rows.reasons), (word, rows.reasons)
+
+
+def test_a_resource_that_is_refused_takes_all_its_points_along() -> None:
+    settings = OtlpSettings(attributes=1)
+    mapper = MetricMapper(settings, LabelSets(100), Times(settings), "here")
+    request = metrics.ExportMetricsServiceRequest()
+    group = request.resource_metrics.add()
+    for name in ("a", "b"):
+        group.resource.attributes.add(key=name)
+        group.scope_metrics.add().metrics.add(name=name).gauge.data_points.add(as_int=1)
+    rows = mapper.rows(request, NOW, None)
+    assert rows.rejected == 2 and not rows.tables

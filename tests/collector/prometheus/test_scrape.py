@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary, start_http_server
 
+from collector.agent.runner import Runner
 from collector.agent.settings import AgentSettings
 from collector.clock import HostClock
 from collector.otlp.rows import LabelSets
@@ -22,6 +24,8 @@ from collector.prometheus.samples import SampleMapper, Scraped
 from collector.prometheus.settings import PrometheusSettings, Target
 from collector.prometheus.source import PrometheusSource
 from collector.settings import ConfigError, section
+from collector.spool import Spool
+from collector.spool.settings import SpoolSettings
 from tests.collector.otlp.kit import said
 
 NATIVE = """# TYPE rpc_seconds histogram
@@ -182,6 +186,7 @@ def test_a_bad_target_is_down_and_the_others_are_read() -> None:
     values = gauges(found)
     assert values["pool_size"] == [4.0]
     assert sorted(values["up"]) == [0.0] * (len(BAD) + 1) + [1.0]
+    assert source.problem.endswith(f"and {len(BAD) + 1 - 3} more")
     for url, word in urls.items():
         assert source.problems[url] and word in source.problems[url]
 
@@ -225,3 +230,21 @@ def test_wrong_settings_name_the_field(field: str, body: dict[str, Any]) -> None
 def test_without_targets_it_says_so() -> None:
     state = PrometheusSource("h").start({})
     assert state.status == "degraded" and "[agent.prometheus] targets" in state.reason
+
+
+def test_a_target_that_is_down_shows_in_the_collectors_status(tmp_path: Path) -> None:
+    runner = Runner(PrometheusSource("h", PrometheusSettings(targets=(Target(url="http://127.0.0.1:1/m"),))),
+                    Spool(tmp_path, SpoolSettings(min_free_bytes=0)), "h")  # fmt: skip
+    try:
+        clock = HostClock()
+        deadline = time.monotonic() + 10
+        beat = runner.heartbeats(time.time_ns())[0]
+        while "ConnectError" not in beat.reason:
+            assert time.monotonic() < deadline, beat
+            runner.poll(clock.read(), time.monotonic())
+            time.sleep(0.05)
+            beat = runner.heartbeats(time.time_ns())[0]
+        assert beat.status == "degraded" and "http://127.0.0.1:1/m" in beat.reason
+    finally:
+        runner.close()
+        runner.spool.close()
