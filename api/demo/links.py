@@ -21,6 +21,7 @@ from api.demo.control import Control
 from api.demo.faults import LINES, LINKS, Fault
 from api.demo.link_model import LinkModel
 from api.demo.stopping import Stop
+from api.demo.tap import Tap
 
 _POLL_S = 0.05
 _READ = 65_536
@@ -34,6 +35,7 @@ class Links:
 
     def __init__(self, control: Path, seed: int) -> None:
         self._control = Control(control)
+        self._tap = Tap(control)
         self._faults: dict[str, list[Fault]] = {name: [] for name in LINKS}
         self._readers: dict[socket.socket, Callable[[], None]] = {}
         self._waiting: list[tuple[int, int, Callable[[], None]]] = []
@@ -58,6 +60,8 @@ class Links:
 
             def read() -> None:
                 payload = inner.recv(_READ)
+                if name == LINES[0]:  # both lines carry the same
+                    self._tap.copy(payload)
                 self._hand_on(name, model, payload, lambda: send(payload))
 
             self._readers[inner] = read
@@ -147,6 +151,7 @@ class Links:
 
     def _look(self) -> None:
         self._knock()
+        self._tap.look()
         ordered = self._control.changed()
         now_ns = time.time_ns()
         if ordered is not None:
