@@ -10,6 +10,7 @@ from collector.store import Store
 
 # A batch's received time is taken when it comes in, its ledger row is written later: look this far behind the position.
 SLACK_NS = 120_000_000_000
+_NS = 1_000_000_000
 
 _TOUCHES = """
 SELECT
@@ -85,9 +86,25 @@ def touched(store: Store, path: Path, position_ns: int) -> list[Touched]:
         return []
     known = store.query(_BASIS, {**reach, "from_w": min(recent), "to_w": max(recent)})
     about = {w: (basis, events) for w, basis, events in known.iter_rows()}
-    step = LEVEL_NS // 1_000_000_000
+    step = LEVEL_NS // _NS
     found = []
     for window, received in recent.items():
         basis, events = about.get(window, (0, 0))
         found.append(Touched(window * step, basis, received, events))
     return found
+
+
+def touched_between(store: Store, path: Path, from_ns: int, to_ns: int) -> list[Touched]:
+    """The 10 s windows of `path` that start in [from_ns, to_ns) and that any batch touches, oldest first.
+
+    `received_ns` of them is 0: it does not matter when what arrived.
+    """
+    rows = store.query(
+        _BASIS,
+        {
+            "reach": path.reach_ns, "before": path.reach_before_ns, "level": LEVEL_NS,
+            "from_w": -(-from_ns // LEVEL_NS), "to_w": (to_ns - 1) // LEVEL_NS,
+        },
+    )  # fmt: skip
+    found = (Touched(w * LEVEL_NS // _NS, basis, 0, events) for w, basis, events in rows.iter_rows())
+    return sorted(found, key=lambda one: one.window)

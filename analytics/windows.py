@@ -92,10 +92,10 @@ def _turn(store: Store, path: Path, arrived: Landed, settings: WindowSettings, n
     windows = touched(store, path, position)
     if not windows:
         return _Turn([], more=False, settled=True)
-    committed = _committed(store, path.name, windows)
+    known = committed(store, path.name, windows)
     ready = due(
         windows,
-        committed,
+        known,
         now_ns=now,
         watermark_ns=arrived.watermark_ns,
         reach_ns=path.reach_ns,
@@ -112,20 +112,21 @@ def _turn(store: Store, path: Path, arrived: Landed, settings: WindowSettings, n
             break
         done += runs.compute(store, path, run, generations, settings, now, arrived.not_live)
         taken += stamps
-    finals = [(one, committed[one.window].generation) for one in todo if not one.recount]
+    finals = [(one, known[one.window].generation) for one in todo if not one.recount]
     if finals:
         done += runs.finish(store, path.name, finals, now, arrived.not_live)
     bases = {one.window: one.basis for one in todo}
     for one in done:
         window = one.window_ns // NS
-        committed[window] = Committed(one.generation, bases[window], one.state == "final", now)
-    waiting = {w.window for w in windows} - set(committed)
+        known[window] = Committed(one.generation, bases[window], one.state == "final", now)
+    waiting = {w.window for w in windows} - set(known)
     done += levels.run_due(store, path, windows, waiting, generations, settings, now)
-    finished = _advance(store, path, windows, committed, generations, position, settings, now)
+    finished = _advance(store, path, windows, known, generations, position, settings, now)
     return _Turn(done, more=sum(one.level == runs.LEVEL_S for one in done) < len(ready), settled=finished)
 
 
-def _committed(store: Store, path: str, windows: list[Touched]) -> dict[int, Committed]:
+def committed(store: Store, path: str, windows: list[Touched]) -> dict[int, Committed]:
+    """The current generations of those of `windows`, ascending, that have one, by window."""
     rows = store.query(
         """
         SELECT toUInt32(window) AS w, max(generation) AS g,
@@ -154,7 +155,7 @@ def _advance(
     store: Store,
     path: Path,
     windows: list[Touched],
-    committed: Mapping[int, Committed],
+    known: Mapping[int, Committed],
     generations: Generations,
     position_ns: int,
     settings: WindowSettings,
@@ -164,7 +165,7 @@ def _advance(
 
     Returns whether there is no such window.
     """
-    still = [w.received_ns for w in windows if not settled(w, committed.get(w.window), now_ns, settings)]
+    still = [w.received_ns for w in windows if not settled(w, known.get(w.window), now_ns, settings)]
     if min(still, default=now_ns) < position_ns + 60 * NS and still:
         return False
     fresh = levels.fresh(store, path.name, windows)

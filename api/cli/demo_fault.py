@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -35,7 +36,12 @@ def register(demo: typer.Typer) -> None:
     command(
         demo,
         "link",
-        examples=("tailsight demo link line-a --loss 2% --for 30s", "tailsight demo link market-east --delay 5ms"),
+        examples=(
+            "tailsight demo link line-a --loss 2% --for 30s",
+            "tailsight demo link market-east --delay 5ms",
+            "tailsight demo link record --to links.csv --for 30s",
+            "tailsight demo link market-east --profile links.csv",
+        ),
     )(link)
 
 
@@ -65,22 +71,76 @@ def start(
 
 def link(
     run: Run,
-    name: Annotated[str, typer.Argument(help="The link; `tailsight demo fault kinds` lists them.")],
+    name: Annotated[str, typer.Argument(help="The link, or `record`. `tailsight demo fault kinds` lists the links.")],
     delay: Annotated[str, typer.Option(metavar="DURATION", help="Added to every packet's way.")] = "0s",
     loss: Annotated[
         str, typer.Option(metavar="PERCENT", help="How many packets are lost (over TCP: sent again).")
     ] = "0%",
     rate: Annotated[str, typer.Option(metavar="RATE", help="Bits per second, such as 1mbit.")] = "0bit",
+    profile: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Delays drawn from this latency profile are added.")
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With `record`: where the latency profile is written.")
+    ] = None,
     size: SizeOption = "100%",
     for_: ForOption = None,
     after: AfterOption = "0s",
 ) -> Answer:
-    """Make a link of the order path slow, lossy or narrow."""
+    """Make a link of the order path slow, lossy or narrow; or `record` what its links and steps take, as a file.
+
+    Recording takes --for (default 30s). The profile of a link is what the file has under its name.
+    """
+    if name == "record":
+        if to is None or profile is not None:
+            raise CommandError(Code.USAGE, "recording takes --to FILE, and --for DURATION if it is not 30s")
+        return _recorded(run, to, for_ or "30s")
+    if to is not None:
+        raise CommandError(Code.USAGE, "--to goes with `tailsight demo link record`")
     fault = _ordered(
         run, "link", name, size, for_, after,
         delay_ns=_signed_ns(delay, "--delay"), loss=percentage(loss, "--loss"), rate_bps=_bits(rate),
+        delays=_profile(profile, name) if profile else (),
     )  # fmt: skip
     return _answer(fault)
+
+
+def _profile(file: Path, name: str) -> tuple[tuple[float, int], ...]:
+    """What a latency profile says of a link."""
+    from api.demo.delays import ProfileError, read
+
+    try:
+        found = read(file)
+    except ProfileError as error:
+        raise CommandError(Code.DATA, str(error), kind="profile") from error
+    if name not in found:
+        raise CommandError(Code.USAGE, f"{file} says nothing of {name!r}; it has {', '.join(found)}", kind="profile")
+    return found[name]
+
+
+def _recorded(run: Run, to: Path, for_: str) -> Answer:
+    """Measure the running order path, and write a latency profile."""
+    from api.demo.delays import NAMES, write
+    from api.demo.measure import quantiles, ring_dir_of, watch
+    from collector.settings import duration_ns
+
+    _control(run)
+    measured = quantiles(watch(ring_dir_of(run.document()), duration_ns(for_, "--for") * 1e-9))
+    if not measured:
+        raise CommandError(
+            Code.FINDING, f"too few messages in {for_} to say what anything takes", kind="too_few",
+            hint="Record longer, or give the order path a higher --rate.",
+        )  # fmt: skip
+    remark = f"measured on the running order path for {for_}, {format_time(time.time_ns())[:19]}Z"
+    draft = to.with_name(f".{to.name}.new")
+    draft.write_text(write(measured, remark), "utf-8")
+    draft.replace(to)
+    missing = [name for name in NAMES if name not in measured]
+    value = {"file": str(to), "names": list(measured), "too_few": missing}
+    words = f"Wrote {to}: {len(measured)} links and steps" + (
+        f"; too few messages for {', '.join(missing)}." if missing else "."
+    )
+    return Answer(value, lambda console: console.print(words))
 
 
 @command(app, "list", examples=("tailsight demo fault list",))
@@ -136,6 +196,7 @@ def stop(
 def _ordered(
     run: Run, kind: str, at: str, size: str, for_: str | None, after: str,
     *, amount_ns: int = 0, delay_ns: int = 0, loss: float = 0.0, rate_bps: float = 0.0,
+    delays: tuple[tuple[float, int], ...] = (),
 ) -> Fault:  # fmt: skip
     from api.demo.faults import Fault, FaultError
     from collector.settings import duration_ns
@@ -155,6 +216,7 @@ def _ordered(
                 delay_ns=delay_ns,
                 loss=loss,
                 rate_bps=rate_bps,
+                delays=delays,
             )
         )
     except FaultError as error:

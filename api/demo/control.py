@@ -79,6 +79,10 @@ class Control:
         self._records.write(named)
         return named
 
+    def keep(self, fault: Fault) -> None:
+        """Keep a fault of the past under its own id, as the truth of what happened then."""
+        self._records.write(checked(fault))
+
     def stop(self, names: list[str], now_ns: int) -> list[Fault]:
         """End the named faults that have not ended, all of them when no name is given; returns those ended."""
         ended = []

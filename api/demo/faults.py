@@ -70,6 +70,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     delay_ns: int = 0  # of a link
     loss: float = 0.0
     rate_bps: float = 0.0  # bits per second, 0: as fast as it goes
+    delays: tuple[tuple[float, int], ...] = ()  # of a link: quantiles of a delay that is drawn for each packet (ns)
 
     def active(self, now_ns: int) -> bool:
         """Whether it strikes now."""
@@ -110,8 +111,8 @@ def checked(fault: Fault) -> Fault:
         raise FaultError(f"the amount must not be negative, got {fault.amount_ns} ns")
     if kind.scope == "pulse" and fault.amount_ns < _MS:
         raise FaultError(f"a pulse of {fault.kind} lasts at least 1 ms, got {fault.amount_ns} ns")
-    if kind.scope == "link" and not (fault.delay_ns > 0 or 0 < fault.loss <= 1 or fault.rate_bps > 0):
-        raise FaultError("a link's fault needs a delay, a loss of 0 to 100 %, or a rate")
+    if kind.scope == "link" and not (fault.delay_ns > 0 or 0 < fault.loss <= 1 or fault.rate_bps > 0 or fault.delays):
+        raise FaultError("a link's fault needs a delay, a loss of 0 to 100 %, a rate, or a profile")
     return fault
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from api.demo.faults import Fault
+from api.demo.quantiles import value_at
 
 RETRANSMISSION_NS = 200_000_000  # Linux's smallest retransmission timeout (TCP_RTO_MIN)
 
@@ -53,6 +54,8 @@ class LinkModel:
                 self._free_ns = max(self._free_ns, now_ns) + round(size * 8e9 / fault.rate_bps)
                 at = max(at, self._free_ns + self.delay_ns)
             at += fault.delay_ns
+            if fault.delays:
+                at += value_at(fault.delays, self._random.random())
         if self.stream:
             at = self._last_ns = max(at, self._last_ns)
         return at

@@ -23,6 +23,7 @@ from api.demo.faults import LINES, LINKS, Fault
 from api.demo.instances import Instance, Instances
 from api.demo.link_model import LinkModel
 from api.demo.stopping import Stop
+from api.demo.tap import Tap
 
 _POLL_S = 0.05
 _READ = 65_536
@@ -36,6 +37,7 @@ class Links:
 
     def __init__(self, control: Path, seed: int) -> None:
         self._control = Control(control)
+        self._tap = Tap(control)
         self._faults: dict[str, list[Fault]] = {name: [] for name in LINKS}
         self._readers: dict[socket.socket, Callable[[], None]] = {}
         self._waiting: list[tuple[int, int, Callable[[], None]]] = []
@@ -71,6 +73,8 @@ class Links:
 
             def read() -> None:
                 payload = inner.recv(_READ)
+                if name == LINES[0]:  # both lines carry the same
+                    self._tap.copy(payload)
                 self._hand_on(name, model, payload, lambda: send(payload))
 
             self._readers[inner] = read
@@ -193,6 +197,7 @@ class Links:
 
     def _look(self) -> None:
         self._knock()
+        self._tap.look()
         ordered = self._control.changed()
         now_ns = time.time_ns()
         self._beside_changed(now_ns)

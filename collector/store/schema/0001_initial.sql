@@ -4,7 +4,8 @@
 -- docs/benchmarks.md, "Bytes per stamp".
 
 -- One timestamp of one message at one point. Partitioned by the day the batch was cut, so that a wrong clock cannot
--- open partitions; ordered so that the stamps of one message lie together.
+-- open partitions; ordered so that the stamps of one message lie together. Kept from when a row was written: an outage
+-- or a history brings old events, which have to live until their windows are computed.
 CREATE TABLE IF NOT EXISTS stamps (
     ts           DateTime64(9, 'UTC')   CODEC(Delta, ZSTD(1)),
     key          UInt64                 CODEC(ZSTD(1)),
@@ -22,11 +23,12 @@ CREATE TABLE IF NOT EXISTS stamps (
     data_age_ns  Nullable(Int64)        CODEC(ZSTD(1)),
     batch        UInt64                 CODEC(ZSTD(1)),
     seq          UInt64                 CODEC(Delta, ZSTD(1)),
-    cut_day      Date                   CODEC(ZSTD(1))
+    cut_day      Date                   CODEC(ZSTD(1)),
+    written      DateTime('UTC') DEFAULT now() CODEC(Delta, ZSTD(1))
 ) ENGINE = MergeTree
 PARTITION BY cut_day
 ORDER BY (toStartOfMinute(ts), key, ts)
-TTL toDateTime(ts) + INTERVAL {retention.stamps} HOUR
+TTL greatest(toDateTime(ts), written) + INTERVAL {retention.stamps} HOUR
 SETTINGS {durable};
 
 -- Stamps of chosen messages (slow, in an episode, or a weighted share of the rest), kept longer than the stream.
@@ -63,11 +65,12 @@ CREATE TABLE IF NOT EXISTS links (
     service  LowCardinality(String) CODEC(ZSTD(1)),
     batch    UInt64                 CODEC(ZSTD(1)),
     seq      UInt64                 CODEC(Delta, ZSTD(1)),
-    cut_day  Date                   CODEC(ZSTD(1))
+    cut_day  Date                   CODEC(ZSTD(1)),
+    written  DateTime('UTC') DEFAULT now() CODEC(Delta, ZSTD(1))
 ) ENGINE = MergeTree
 PARTITION BY cut_day
 ORDER BY (toStartOfMinute(ts), child, parent, ts)
-TTL toDateTime(ts) + INTERVAL {retention.stamps} HOUR
+TTL greatest(toDateTime(ts), written) + INTERVAL {retention.stamps} HOUR
 SETTINGS {durable};
 
 -- A sampled level: queue depth, backlog, run-queue delay of a thread, steal.
@@ -465,11 +468,12 @@ CREATE TABLE IF NOT EXISTS messages (
     data_age_ns  Nullable(Int64)              CODEC(ZSTD(1)),
     weight       Float32                      CODEC(ZSTD(1)),
     label_set    UInt64                       CODEC(ZSTD(1)),
-    completeness Nullable(Float32)            CODEC(ZSTD(1))
+    completeness Nullable(Float32)            CODEC(ZSTD(1)),
+    written      DateTime('UTC') DEFAULT now() CODEC(Delta, ZSTD(1))
 ) ENGINE = MergeTree
 PARTITION BY toDate(window)
 ORDER BY (path, window, start, key)
-TTL window + INTERVAL {retention.messages} HOUR
+TTL greatest(window, written) + INTERVAL {retention.messages} HOUR
 SETTINGS {durable};
 
 -- Counts per HdrHistogram log-linear bucket (7 sub-bucket bits). Stages include end_to_end and unattributed.

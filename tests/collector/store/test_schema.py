@@ -53,7 +53,8 @@ def test_records_and_tables_agree(table) -> None:  # type: ignore[no-untyped-def
     types = table_types()[table.name]
     names = [store_name(column.name) for column in table.columns]
     added = ["recorded"] if table.name == "changes" else []
-    assert list(types) == [*names, *added, "batch", "seq", "cut_day"]
+    written = ["written"] if table.name in ("stamps", "links") else []
+    assert list(types) == [*names, *added, "batch", "seq", "cut_day", *written]
     wanted = {
         Kind.I64: "Int64", Kind.U64: "UInt64", Kind.I32: "Int32", Kind.U32: "UInt32", Kind.U16: "UInt16",
         Kind.U8: "UInt8", Kind.F64: "Float64", Kind.TEXT: "LowCardinality(String)",

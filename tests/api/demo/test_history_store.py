@@ -1,0 +1,228 @@
+"""A history through the real spool, landing and windows: nothing is lost, and again is nothing new."""
+
+from __future__ import annotations
+
+import itertools
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analytics import latency
+from analytics.ledger import collectors, ledger
+from analytics.paths import paths_from
+from analytics.window_settings import WindowSettings
+from analytics.windows import run_due
+from api.demo.control import FOLDER, Control
+from api.demo.history.calendar import DAY_NS, HOUR_NS, NS, day
+from api.demo.history.hours import Settings
+from api.demo.history.making import make
+from api.demo.history.plan import PlanError, whole_hours
+from api.demo.history.run import History, Summary
+from api.demo.history.shipping import NAME
+from api.demo.programs import configuration
+from collector.points import points_from
+from collector.settings import read_toml
+from collector.store import Store, StoreError
+from collector.store.blocks import from_rows
+from collector.store.embedded import open_embedded
+from collector.store.schema import Retention, migrate, table_types
+
+DOCUMENT = read_toml(configuration())
+POINTS = points_from(DOCUMENT, "demo")
+PATHS = paths_from(DOCUMENT, POINTS, "demo")
+NOW = time.time_ns()  # the store's retention goes by its own clock
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, Path]]:
+    folder = tmp_path_factory.mktemp("history")
+    store = open_embedded(folder)
+    migrate(store, Retention())
+    yield store, folder
+    store.close()
+
+
+@pytest.fixture
+def world(shared: tuple[Store, Path], tmp_path: Path) -> tuple[Store, Path]:
+    store, _ = shared
+    tables = ("stamps", "links", "label_sets", "batches", "heartbeats", "changes")
+    for table in (*tables, "messages", "stage_counts", "stage_windows", "windows"):
+        store.execute(f"TRUNCATE TABLE {table}")
+    return store, tmp_path
+
+
+def history(world: tuple[Store, Path], **settings: Any) -> History:
+    store, data = world
+    chosen = Settings(**{"rate": 0.3, "profile": "flat", **settings})
+    return History(store, data, POINTS, PATHS, WindowSettings(), chosen, processes=0)
+
+
+def contents(store: Store) -> dict[str, tuple[str, int]]:
+    """What is in the store, without when it was written."""
+    found = {}
+    for table, columns in {
+        "stamps": "ts, key, point, host, service, thread, depth, label_set, outcome, mode, cache, data_age_ns, seq",
+        "links": "ts, parent, child, seq",
+        "messages": "path, window, key, start, e2e_ns, stage_ns, outcome, mode",
+    }.items():
+        sql = f"SELECT toString(sum(cityHash64(toString(tuple({columns}))))) AS h, count() AS n FROM {table}"  # noqa: S608 - names of ours
+        found[table] = store.query(sql).row(0)
+    return found
+
+
+def complete(summary: Summary) -> None:
+    assert summary.difference == 0
+    assert summary.quarantined == 0
+    assert summary.messages_of["tick"] >= summary.messages_of["inference"] > 500
+    assert summary.messages_of["order"] > 100
+    assert summary.windows >= 4 * 350 * summary.hours
+
+
+def test_two_hours_are_in_the_store_to_the_last_stamp(world: tuple[Store, Path]) -> None:
+    store, _ = world
+    summary = history(world).run(2 * HOUR_NS, now_ns=NOW)
+    complete(summary)
+    hours = [
+        make(Settings(rate=0.3, profile="flat"), begin) for begin in range(summary.from_ns, summary.to_ns, HOUR_NS)
+    ]
+    assert (summary.stamps, summary.links) == (sum(h.stamps for h in hours), sum(h.links for h in hours))
+    assert summary.quotes == sum(h.quotes for h in hours)
+    assert int(store.query("SELECT count() AS n FROM stamps")["n"][0]) == summary.stamps
+    assert set(store.query("SELECT DISTINCT toString(mode) AS m FROM stamps")["m"]) == {"synthetic"}
+    assert summary.messages_of["tick"] == summary.quotes
+    assert all(row.difference == row.in_spool == row.in_flight == 0 for row in ledger(store))
+    asked = {"from_ns": summary.from_ns, "to_ns": summary.to_ns}
+    everyone = latency.percentiles(store, PATHS["tick"], **asked)
+    synthetic = {a.stage: a for a in latency.percentiles(store, PATHS["tick"], rollup="mode=synthetic", **asked)}
+    assert sum(a.count for a in everyone) == 0  # never among users' messages
+    assert synthetic["end_to_end"].count == summary.quotes
+    assert synthetic["end_to_end"].completeness == 1.0
+    assert not [a for a in synthetic.values() if a.negative]
+
+
+def test_again_is_nothing_new_and_longer_is_only_the_rest(world: tuple[Store, Path]) -> None:
+    store, _ = world
+    first = history(world).run(HOUR_NS, now_ns=NOW)
+    before = contents(store)
+    again = history(world).run(HOUR_NS, now_ns=NOW)
+    assert (again.hours_made, again.windows_computed, again.stamps) == (0, 0, first.stamps)
+    # Not even when nothing is known of what was done: the same batches have the same ids.
+    store.execute("TRUNCATE TABLE heartbeats")
+    blind = history(world).run(HOUR_NS, now_ns=NOW)
+    assert (blind.hours_made, blind.duplicates, blind.batches, blind.windows_computed) == (1, 1, 1, 0)
+    assert contents(store) == before
+    longer = history(world).run(2 * HOUR_NS, now_ns=NOW)
+    assert (longer.hours_made, longer.difference) == (1, 0)
+    assert longer.stamps > 1.5 * first.stamps
+
+
+def test_a_run_that_broke_off_anywhere_goes_on_to_the_same(
+    world: tuple[Store, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, _ = world
+    history(world).run(2 * HOUR_NS, now_ns=NOW)
+    expected = contents(store)
+    for table in ("stamps", "links", "label_sets", "batches", "heartbeats", "messages", "stage_counts", "windows"):
+        store.execute(f"TRUNCATE TABLE {table}")
+    store.execute("TRUNCATE TABLE stage_windows")
+    insert = type(store).insert
+    for broken in ("links", "batches", "windows"):
+        left = iter((False,) if broken == "batches" else (True, False))
+
+        def dying(self: Store, table: str, block: Any, *, token: str, at: str = broken, left: Any = left) -> None:
+            if table == at and not next(left, True):
+                raise StoreError("broken off")
+            insert(self, table, block, token=token)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(store), "insert", dying)
+            with pytest.raises(StoreError, match="broken off"):
+                history(world).run(2 * HOUR_NS, now_ns=NOW)
+    complete(history(world).run(2 * HOUR_NS, now_ns=NOW))
+    found = contents(store)
+    assert found["stamps"] == expected["stamps"]
+    assert found["links"] == expected["links"]
+    newest = "SELECT max(generation) FROM windows GROUP BY path, level, window"
+    current = f"SELECT count() AS n FROM messages WHERE generation IN ({newest})"  # noqa: S608 - fixed text
+    assert int(store.query(current)["n"][0]) == expected["messages"][1]
+
+
+def test_the_window_job_agrees_and_counts_agree_with_the_stamps(world: tuple[Store, Path]) -> None:
+    store, _ = world
+    summary = history(world).run(HOUR_NS, now_ns=NOW)
+    later = [d for d in run_due(store, PATHS, now_ns=NOW + 60 * NS) if d.stamps and d.why != "level"]
+    assert [d for d in later if summary.from_ns <= d.window_ns < summary.to_ns] == []
+    middle = summary.from_ns + HOUR_NS // 2
+    span: dict[str, Any] = {"from_ns": middle, "to_ns": middle + 60 * NS, "rollup": "mode=synthetic"}
+    for path in PATHS.values():
+        counts = {a.stage: (a.count, a.unfinished, a.max_ns) for a in latency.percentiles(store, path, **span)}
+        raw = latency.percentiles(store, path, source="raw", **span)
+        assert counts == {a.stage: (a.count, a.unfinished, a.max_ns) for a in raw}
+        assert sum(n for n, _, _ in counts.values()) > 0
+
+
+def test_deploys_are_on_record_and_incidents_are_for_the_checker(world: tuple[Store, Path]) -> None:
+    store, data = world
+    start = NOW - NOW % DAY_NS - DAY_NS
+    seed = next(s for s in range(1, 500) if day(s, start).deploys and day(s, start).faults)
+    expected = day(seed, start)
+    end = min(*(f.start_ns for f in expected.faults), expected.deploys[0].ts_ns) // HOUR_NS * HOUR_NS + HOUR_NS
+    span = (end - HOUR_NS, end)
+    one = history(world, seed=seed, rate=0.1)
+    for _ in range(2):
+        one.run(HOUR_NS, until_ns=end, now_ns=NOW)
+    sql = "SELECT toUnixTimestamp64Nano(ts) AS ts, toString(kind) AS k, toString(service) AS s FROM changes"
+    deploys = [(d.ts_ns, "deploy", d.service) for d in expected.deploys if span[0] <= d.ts_ns < span[1]]
+    assert sorted(store.query(sql).rows()) == sorted(deploys)
+    kept = Control(data / FOLDER).read()
+    assert [f.id for f in kept] == [f.id for f in expected.faults if f.start_ns < end and (f.end_ns or 0) > span[0]]
+    assert len(deploys) + len(kept) > 0
+    # What goes on at the history's end must not strike an order path that runs on from there.
+    assert all(f.end_ns is not None and f.end_ns <= end for f in kept)
+
+
+def test_it_ends_where_other_stamps_begin_and_refuses_to_mix(world: tuple[Store, Path]) -> None:
+    store, _ = world
+    mine = history(world)
+    full = NOW - NOW % HOUR_NS
+    live = full - HOUR_NS + 600 * NS
+    _foreign(store, live)
+    summary = mine.run(HOUR_NS, now_ns=NOW)
+    assert summary.to_ns == full - HOUR_NS
+    assert mine.run(HOUR_NS, now_ns=NOW).hours_made == 0
+    with pytest.raises(PlanError, match=r"has stamps of 'probe' from .* --until"):
+        mine.run(HOUR_NS, until_ns=full, now_ns=NOW)
+    with pytest.raises(PlanError, match="a history of other settings"):
+        history(world, seed=2).run(HOUR_NS, until_ns=summary.to_ns, now_ns=NOW)
+
+
+def _foreign(store: Store, at_ns: int) -> None:
+    row = {
+        "batch": 1, "collector": uuid.uuid4(), "name": "probe", "host": "h", "boot": 1, "seq_first": 0, "events": 1,
+        "stored": 1, "quarantined": 0, "dropped": 0, "reasons": [], "reason_counts": [], "tables": ["stamps"],
+        "table_rows": [1], "first_ts": at_ns, "last_ts": at_ns + NS, "seconds": [], "produced_by_second": [],
+        "missing_by_second": [], "cut": at_ns, "cut_day": at_ns // DAY_NS, "received": at_ns, "checksum": 0, "bytes": 0,
+        "attempt": 0,
+    }  # fmt: skip
+    store.insert("batches", from_rows(table_types()["batches"], [row]), token=f"foreign{at_ns}")
+
+
+def test_whole_hours() -> None:
+    span = whole_hours(90 * 60 * NS, NOW)
+    assert (span.to_ns - span.from_ns, span.to_ns % HOUR_NS) == (2 * HOUR_NS, 0)
+    assert span.to_ns <= NOW < span.to_ns + HOUR_NS
+    pieces = whole_hours(50 * HOUR_NS, NOW).days()
+    assert sum(len(piece.hours) for piece in pieces) == 50
+    assert all(a.to_ns == b.from_ns and b.from_ns % DAY_NS == 0 for a, b in itertools.pairwise(pieces))
+    with pytest.raises(PlanError, match="at most 366 days"):
+        whole_hours(9_000 * HOUR_NS, NOW)
+
+
+def test_its_name_is_in_the_list_of_collectors(world: tuple[Store, Path]) -> None:
+    history(world).run(2 * HOUR_NS, now_ns=NOW)
+    (one,) = collectors(world[0], NOW)
+    assert (one.name, one.status, one.live) == (NAME, "stopped", False)
