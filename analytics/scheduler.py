@@ -6,7 +6,7 @@ for delays above the collector's threshold only. What no mechanism saw is absent
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -117,12 +117,18 @@ SELECT toString(host) AS host, toString(kind) AS kind, toString(culprit) AS culp
 FROM intervals WHERE {_RANGE} AND kind != 'run_queue_sum'
 GROUP BY host, kind, culprit ORDER BY total_ns DESC, host, kind, culprit LIMIT {{limit:UInt32}}
 """  # noqa: S608 - fixed text
+_READINGS = f"""
+    SELECT name, host, service, label_set, value FROM gauges WHERE name IN {{names:Array(String)}} AND {_RANGE}
+"""  # noqa: S608 - fixed text
 _GAUGES = f"""
-SELECT toString(g.name) AS name, toString(g.host) AS host, toString(g.service) AS service, any(sets.labels) AS labels,
+SELECT toString(g.name) AS name, toString(g.host) AS host, toString(g.service) AS service, any(sets.text) AS labels,
     sum(value) AS total, min(value) AS least, max(value) AS most, count() AS periods
-FROM (SELECT name, host, service, label_set, value FROM gauges WHERE startsWith(name, 'scheduler_') AND {_RANGE}) AS g
-LEFT JOIN (SELECT label_set, any(labels) AS labels FROM label_sets GROUP BY label_set) AS sets USING label_set
-GROUP BY g.name, g.host, g.service, label_set ORDER BY name, host, service, labels LIMIT 20000
+FROM ({_READINGS}) AS g
+LEFT JOIN (
+    SELECT label_set, any(labels) AS text FROM label_sets
+    WHERE label_set IN (SELECT DISTINCT label_set FROM ({_READINGS})) GROUP BY label_set
+) AS sets USING label_set
+GROUP BY g.name, g.host, g.service, label_set ORDER BY name, host, service, labels
 """  # noqa: S608 - fixed text
 # Sums over a period, which add up over periods; the other gauges of the scheduler do not.
 COUNTERS = (
@@ -130,6 +136,8 @@ COUNTERS = (
     "scheduler_irqs", "scheduler_irq_ns", "scheduler_softirqs", "scheduler_softirq_ns", "scheduler_pressure_ns",
     "scheduler_steal_ns", "scheduler_throttled", "scheduler_throttled_ns",
 )  # fmt: skip
+
+_QUALITY = ("scheduler_threshold_ns", "scheduler_coverage", "scheduler_records_lost")
 
 
 def delays(
@@ -159,15 +167,14 @@ def counters(store: Store, from_ns: int, to_ns: int, host: str = "") -> list[Cou
     """Migrations, blocked and stolen time, interrupts, pressure, steal and throttling, summed over the periods."""
     return [
         Counter(name=r["name"], host=r["host"], service=r["service"], labels=_labels(r), total=r["total"])
-        for r in _gauges(store, from_ns, to_ns, host)
-        if r["name"] in COUNTERS
+        for r in _gauges(store, COUNTERS, from_ns, to_ns, host)
     ]
 
 
 def mechanisms(store: Store, from_ns: int, to_ns: int, host: str = "") -> list[Mechanism]:
     """Per host how delays were measured, and how much of what happened was seen; empty where nobody measured."""
     found: dict[str, dict[str, Any]] = {}
-    rows = _gauges(store, from_ns, to_ns, host)
+    rows = _gauges(store, _QUALITY, from_ns, to_ns, host)
     for row in rows:
         if row["name"] == "scheduler_threshold_ns":
             labels = _labels(row)
@@ -193,13 +200,14 @@ def not_observable(store: Store, from_ns: int, to_ns: int, host: str = "") -> li
     """Threads that polled without a switch: they have no delay to observe, which is not a delay of zero."""
     return [
         NotObservable(host=r["host"], service=r["service"], thread=int(_labels(r)["thread"]), periods=r["periods"])
-        for r in _gauges(store, from_ns, to_ns, host)
-        if r["name"] == "scheduler_not_observable" and _labels(r).get("thread", "").isdigit()
+        for r in _gauges(store, ("scheduler_not_observable",), from_ns, to_ns, host)
+        if _labels(r).get("thread", "").isdigit()
     ]
 
 
-def _gauges(store: Store, from_ns: int, to_ns: int, host: str) -> list[dict[str, Any]]:
-    return list(store.query(_GAUGES, {"from_ns": from_ns, "to_ns": to_ns, "host": host}).iter_rows(named=True))
+def _gauges(store: Store, names: Sequence[str], from_ns: int, to_ns: int, host: str) -> list[dict[str, Any]]:
+    params = {"names": list(names), "from_ns": from_ns, "to_ns": to_ns, "host": host}
+    return list(store.query(_GAUGES, params).iter_rows(named=True))
 
 
 def _labels(row: Mapping[str, Any]) -> dict[str, str]:
