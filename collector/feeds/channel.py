@@ -40,7 +40,7 @@ class LineReport:
         skew_ns: the copies' lags behind the first copy; at most 65,536 of them.
         delay_min_ns, delay_max_ns: None without send times.
         silence_ns: since the last datagram; None if there never was one.
-        gaps: holes that ended.
+        gaps: holes that ended, and those that have been open for longer than the window, once.
     """
 
     line: str
@@ -287,7 +287,7 @@ class Channel:
             delay_min_ns=delays.min_ns,
             delay_max_ns=delays.max_ns,
             silence_ns=None if last < 0 else now_ns - last,
-            gaps=numbering.tracker.take_closed(),
+            gaps=[*numbering.tracker.take_closed(), *numbering.tracker.overdue(now_ns)],
         )
 
     def _add(self, name: str, line: Ints) -> None:

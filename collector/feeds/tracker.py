@@ -64,7 +64,7 @@ class Counts:
 
 @dataclass(slots=True)
 class Gap:
-    """A hole that ended: filled, or forgotten (`end_ns` None)."""
+    """A hole that was filled, or (`end_ns` None) was not within the window, or was forgotten."""
 
     low: int
     high: int
@@ -99,6 +99,7 @@ class Tracker:
     _high: list[int] = field(default_factory=list)
     _since: list[int] = field(default_factory=list)
     _started: list[int] = field(default_factory=list)  # the low end when the hole was noticed
+    _told_ns: int = -1
 
     def apply(self, low: Ints, high: Ints, time_ns: Ints) -> Ints:
         """Take datagrams in their order of arrival.
@@ -140,6 +141,14 @@ class Tracker:
         """The holes that ended since the last call."""
         taken, self.closed = self.closed, []
         return taken
+
+    def overdue(self, now_ns: int) -> list[Gap]:
+        """The holes that have been open for longer than the window, each once. One that is filled later ends then."""
+        limit = now_ns - self.window_ns
+        holes = zip(self._low, self._high, self._since, strict=True)
+        found = [Gap(low, high, since, None) for low, high, since in holes if self._told_ns < since <= limit]
+        self._told_ns = max(self._told_ns, limit)
+        return found
 
     def open_holes(self) -> list[tuple[int, int, int]]:
         """(low, high, noticed) of the remembered holes, ascending."""

@@ -78,6 +78,23 @@ def test_a_gap_on_one_line_is_filled_by_the_other_and_the_lag_is_known() -> None
     assert (a.silence_ns, b.silence_ns) == (800, 770)
 
 
+def test_a_gap_that_nobody_fills_is_told_once_its_window_has_passed() -> None:
+    one = channel()
+    feed(one, (0, 100, mold(1, 1)), (1, 110, mold(1, 1)), (0, 200, mold(3, 1)), (1, 210, mold(3, 1)))
+    assert one.report(200 + WINDOW_NS - 1).lines[2].gaps == []
+    told = one.report(200 + 2 * WINDOW_NS).lines
+    assert [(g.low, g.high, g.start_ns, g.end_ns) for line in told for g in line.gaps] == [
+        (2, 3, 200, None),
+        (2, 3, 210, None),
+        (2, 3, 200, None),
+    ]
+    assert [line.gaps for line in one.report(200 + 9 * WINDOW_NS).lines] == [[], [], []]
+    feed(one, (1, 200 + 9 * WINDOW_NS, mold(2, 1)))
+    late = one.report(200 + 10 * WINDOW_NS).lines[2]
+    assert [(g.start_ns, g.end_ns) for g in late.gaps] == [(200, 200 + 9 * WINDOW_NS)]
+    assert (late.counts["late"], late.missing) == (1, -1)
+
+
 def test_a_straggler_of_the_session_before_is_old_and_does_not_start_it_again() -> None:
     one = channel()
     feed(one, (0, 1, mold(50, 1)), (0, 2, mold(1, 1, b"0000000002")), (1, 3, mold(50, 1)), (1, 4, mold(51, 1)))

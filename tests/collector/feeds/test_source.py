@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import time
+import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from collector.agent.settings import AgentSettings
 from collector.clock import HostClock
-from collector.feeds.settings import FeedsSettings
+from collector.feeds.calendar import CalendarSettings
+from collector.feeds.settings import ChannelSettings, FeedsSettings
 from collector.feeds.source import FeedsSource
 from collector.feeds.udp import LineSocket
 from collector.keys import hash64
@@ -196,3 +201,13 @@ def test_an_unknown_protocol_is_named_at_the_start() -> None:
 def test_what_is_wrong_in_the_settings_is_named(body: dict[str, Any], field: str) -> None:
     with pytest.raises(ConfigError, match=field):
         section(body, FeedsSettings, "agent.feeds")
+
+
+def test_the_guides_example_is_accepted() -> None:
+    guide = (Path(__file__).resolve().parents[3] / "docs" / "feeds.md").read_text()
+    (example,) = re.findall(r"```toml\n(.*?)```", guide, re.DOTALL)
+    agent = section(tomllib.loads(example)["agent"], AgentSettings, "agent")
+    assert agent.feeds.calendars["nyse"].calendar.opened_ns(0) is None  # a night
+    for kind in (ChannelSettings, CalendarSettings):
+        for name in kind.__struct_fields__:
+            assert f"| `{name}` |" in guide, name
