@@ -65,8 +65,13 @@ def record(
     who: Annotated[str, typer.Option(help="Who did it. (default: you)")] = "",
     url: Annotated[str, typer.Option(help="Where to read more: http or https.")] = "",
     when: Annotated[str, typer.Option(metavar="TIME", help="When it took effect.")] = "now",
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Anything else worth filtering by; may be repeated.")
+    ] = None,
 ) -> Answer:
     """Record a change, so that a latency shift can be laid beside it. It is written to the audit log too."""
+    import msgspec
+
     from api.audit import Audit
     from api.cli.opened import opened
     from collector.store.blocks import from_rows
@@ -76,6 +81,9 @@ def record(
         raise CommandError(Code.USAGE, "WHAT must have 1 to 2,000 characters")
     if url and not url.startswith(("http://", "https://")):
         raise CommandError(Code.USAGE, f"--url must start with http:// or https://, got {url!r}")
+    labels = dict(one.split("=", 1) for one in label or () if "=" in one)
+    if len(labels) < len(label or ()) or len(labels) > 50:
+        raise CommandError(Code.USAGE, "--label must be NAME=VALUE, each name once, at most 50 of them")
     now_ns = time.time_ns()
     me = actor()
     row: dict[str, Any] = {
@@ -88,7 +96,7 @@ def record(
         "service": service,
         "version": version,
         "url": url,
-        "labels": "{}",
+        "labels": msgspec.json.encode(labels).decode(),
         "recorded": now_ns,
     }
     with opened(run, create=True) as store:
@@ -96,7 +104,7 @@ def record(
     with control_of(run) as control:
         detail = {"kind": kind, "who": row["who"], "what": what[:200], "service": service}
         Audit(control).record(me, "change.record", row["id"], "ok", detail)
-    value = {"ts_ns": row.pop("ts"), "recorded_ns": row.pop("recorded"), **row, "labels": {}}
+    value = {"ts_ns": row.pop("ts"), "recorded_ns": row.pop("recorded"), **row, "labels": labels}
     return Answer(value, lambda console: console.print(f"Recorded {kind} {row['id']}."))
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from api.cli import demo_fault, demo_history, demo_record
+from api.cli import demo_fault, demo_history, demo_instances, demo_outcomes, demo_record
 from api.cli.frame import Run, command
 from api.cli.outcome import Answer, Code, CommandError
 from api.cli.up import CompressionOption, SeedOption, session
@@ -19,6 +19,8 @@ def register(root: typer.Typer) -> None:
     """Add the group to the command tree."""
     demo_fault.register(app)
     demo_record.register(app)
+    demo_instances.register(app)
+    demo_outcomes.register(app)
     root.add_typer(app, name="demo")
 
 
@@ -36,7 +38,7 @@ def demo(
             min=0.01, max=20_000, help="Quotes per second on average. (default: 200; of a history 1, at most 50)"
         ),
     ] = None,
-    seed: SeedOption = 1,
+    seed: SeedOption = None,
     profile: Annotated[
         Literal["flat", "day"] | None,
         typer.Option(
@@ -75,7 +77,8 @@ def demo(
         raise CommandError(Code.USAGE, f"--rate of a live order path is at least 1, got {rate:g}")
     try:
         with Hold(run.data, "demo") as hold:
-            load = Load(DEFAULT_RATE if rate is None else rate, seed, profile or "flat", compression)
+            number = 1 if seed is None else seed
+            load = Load(DEFAULT_RATE if rate is None else rate, number, profile or "flat", compression, seed)
             return session(run, hold, order_path(run.data, load), url="", for_=for_)
     except AlreadyRunningError as error:
         raise CommandError(Code.UNREACHABLE, str(error), kind="already_running") from error

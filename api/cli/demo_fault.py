@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -59,7 +58,7 @@ def start(
     for_: ForOption = None,
     after: AfterOption = "0s",
 ) -> Answer:
-    """Order a fault. A bad deploy records its change, as any deploy should."""
+    """Order a fault. A bad deploy restarts the program in its new version and records the change; so does its end."""
     from api.demo.faults import KINDS, NOT_HERE
 
     if kind in NOT_HERE:
@@ -67,8 +66,6 @@ def start(
     default_ns = KINDS[kind].amount_ns if kind in KINDS else 0
     amount_ns = default_ns if amount is None else _signed_ns(amount, "--amount")
     fault = _ordered(run, kind, at, size, for_, after, amount_ns=amount_ns)
-    if kind == "bad_deploy":
-        _record_deploy(run, fault)
     return _answer(fault)
 
 
@@ -102,7 +99,7 @@ def link(
         raise CommandError(Code.USAGE, "--to goes with `tailsight demo link record`")
     fault = _ordered(
         run, "link", name, size, for_, after,
-        delay_ns=_signed_ns(delay, "--delay"), loss=_share(loss, "--loss"), rate_bps=_bits(rate),
+        delay_ns=_signed_ns(delay, "--delay"), loss=percentage(loss, "--loss"), rate_bps=_bits(rate),
         delays=_profile(profile, name) if profile else (),
     )  # fmt: skip
     return _answer(fault)
@@ -212,7 +209,7 @@ def _ordered(
                 id="",
                 kind=kind,
                 at=at,
-                size=_share(size, "--size"),
+                size=percentage(size, "--size"),
                 amount_ns=amount_ns,
                 start_ns=start_ns,
                 end_ns=end_ns,
@@ -230,37 +227,24 @@ def _ordered(
 
 def _control(run: Run, *, running: bool = True) -> Control:
     from api.demo.control import FOLDER, Control
+
+    if running:
+        require_order_path(run)
+    return Control(run.data / FOLDER)
+
+
+def require_order_path(run: Run) -> None:
+    """Raise CommandError when no order path runs for the directory."""
     from api.up.hold import locked, read_note
 
     notes = [read_note(run.data, name) for name in ("up", "demo") if locked(run.data / f"{name}.lock")]
-    if running and not any(note is None or "engine" in note.programs for note in notes):
+    if not any(note is None or "engine" in note.programs for note in notes):
         raise CommandError(
             Code.UNREACHABLE,
             f"no order path runs for {run.data}: there is nothing to strike",
             kind="not_running",
             hint="Start one with `tailsight up` or `tailsight demo`, or name its directory with --data DIR.",
         )
-    return Control(run.data / FOLDER)
-
-
-def _record_deploy(run: Run, fault: Fault) -> None:
-    """Say it as every deploy pipeline does: over REST to the server that runs, else with the command."""
-    service, version = fault.at.partition("-")[0], time.strftime("%Y.%m.%d-%H%M%S", time.gmtime())
-    body = {"kind": "deploy", "what": f"{fault.at} {version}", "service": service, "version": version}
-    server = run.data / "server.json"
-    if server.exists():
-        import httpx
-        import msgspec
-
-        url = msgspec.json.decode(server.read_bytes())["url"]
-        httpx.post(f"{url}/v1/changes", json=body, timeout=10, trust_env=False).raise_for_status()
-        return
-    import subprocess
-
-    argv = [sys.executable, "-m", "api.cli", "changes", "record", body["what"], "--kind", "deploy"]
-    argv += ["--service", service, "--version", version, "--data", str(Path(run.data).absolute()), "--json"]
-    # Our own command with our own arguments; no shell is involved.
-    subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
 
 
 def _row(fault: Fault, now_ns: int) -> dict[str, Any]:
@@ -276,7 +260,8 @@ def _answer(fault: Fault) -> Answer:
     return Answer(_row(fault, time.time_ns()), lambda console: console.print(words))
 
 
-def _share(text: str, option: str) -> float:
+def percentage(text: str, option: str) -> float:
+    """A share such as 2% as a number. Raises CommandError."""
     try:
         return float(text.strip().removesuffix("%")) / 100
     except ValueError:

@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 _ONCE_LIMIT_S = 120.0
 
 RateOption = Annotated[float, typer.Option(min=1, max=20_000, help="The order path's quotes per second on average.")]
-SeedOption = Annotated[int, typer.Option(help="The same seed gives the same market and the same day.")]
+SeedOption = Annotated[
+    int | None,
+    typer.Option(
+        help="The same seed gives the same market, the same day and the same customers. "
+        "(default: market and day of seed 1, customers of a secret one)"
+    ),
+]
 ProfileOption = Annotated[
     Literal["flat", "day"], typer.Option(help="The order path's load: always the same, or a trading day's.")
 ]
@@ -43,7 +49,7 @@ def register(root: typer.Typer) -> None:
             int | None, typer.Option(min=0, max=65_535, help="Port of the server. (default: 8472, else a free one)")
         ] = None,
         rate: RateOption = 200.0,
-        seed: SeedOption = 1,
+        seed: SeedOption = None,
         profile: ProfileOption = "flat",
         compression: CompressionOption = 1.0,
         for_: Annotated[str | None, typer.Option("--for", metavar="DURATION", help="Stop by itself.")] = None,
@@ -85,7 +91,7 @@ def register(root: typer.Typer) -> None:
                     demo=with_demo,
                     ring_dir=agent.ring_dir,
                     token_file=agent_token,
-                    load=Load(rate, seed, profile, compression),
+                    load=Load(rate, 1 if seed is None else seed, profile, compression, seed),
                 )
                 if remark:
                     run.stderr().print(remark)
@@ -120,8 +126,10 @@ def session(
 ) -> Answer:
     """Run programs until a signal, a time or the first figures, with the display that fits the terminal.
 
-    `token` opens the server at `url`.
+    `token` opens the server at `url`. Deploys and instances that commands order for the order path are carried out.
     """
+    from api.demo.announce import Announcer
+    from api.demo.rollout import Rollout
     from api.up.figures import Poller
     from api.up.run import event_log, run_up
     from api.up.view import display_for, print_summary
@@ -135,8 +143,13 @@ def session(
     console = run.stderr()
     display = display_for(console, url, run.data)
     poller = Poller(url, token) if url else None
+    announcer = Announcer(run.data, run.config)
+    rollout = Rollout(run.data, programs, announcer.record)
     with event_log(run.data / "log" / "up.log") as log:
-        summary = run_up(hold, programs, url, display, poller, log, until=until)
+        summary = run_up(
+            hold, rollout.programs(), url, display, poller, log, until=until, replan=rollout.replan,
+            draining=announcer.close,
+        )  # fmt: skip
     failed = once and not summary.figures.complete
     return Answer(
         summary, lambda out: print_summary(out, summary), Code.FINDING if failed or summary.killed else Code.OK

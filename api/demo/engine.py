@@ -8,7 +8,6 @@ changes there, from (session, sequence) to order id.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import itertools
 import logging
 import selectors
@@ -16,14 +15,15 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import tailsight_probe as probe
-from tailsight_probe import Outcome
+from tailsight_probe import Mode, Outcome
 
 from api.demo.arbitration import Arbiter, Numbered
 from api.demo.desk import Desk, Ready
-from api.demo.entry import Entry
+from api.demo.drop_copy import DropCopies
+from api.demo.entry import Entry, Origin
+from api.demo.instances import SHADOW_SPACE, canary, owner, shadows
 from api.demo.labels import quote_labels
 from api.demo.market import PAIRS, SITES, SYMBOLS
 from api.demo.market_data import Datagram, Listing, Quote, feed_key
@@ -35,6 +35,7 @@ from api.demo.streams import Address
 from api.demo.wire import Order, WireError
 
 QUEUE_SIZE = 64
+_MOST_ANSWERS = 10_000
 _POLL_S = 0.2
 
 log = logging.getLogger(__name__)
@@ -55,15 +56,21 @@ class Engine:
         self._work = threading.Semaphore(0)
         # Order ids must not come again after a restart: the upper half is the start in milliseconds.
         self._ids = itertools.count((time.time_ns() // 1_000_000 & 0xFFFF_FFFF) << 32 | 1)
-        self._inference = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._inference.connect(inference)
+        self._inference = inference
+        self._answered: dict[int, int] = {}  # quote -> the version of the inference step that answered
+        self._shadow_transform, self._shadow_signalled = (
+            probe.point(name, space=SHADOW_SPACE["feed"]) for name in ("app_transform", "signalled")
+        )
+        self._mirror = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)  # where shadows answer: it ends there
+        self._mirror.bind(("127.0.0.1", 0))
         self._selector = selectors.SelectSelector()  # it waits for microseconds, epoll for milliseconds
 
     def listen(self, lines: list[Address], signals: Address) -> None:
         """Open the ports of the feed's lines (A, B) and of the signals."""
         for letter, address in zip("ab", lines, strict=True):
             self._open(address, self._line_reader(probe.point(f"arrived_{letter}", space="feed")))
-        self._open(signals, self._on_signal)
+        self._questions = self._open(signals, self._on_signal)
+        self._selector.register(self._mirror, selectors.EVENT_READ, self._on_shadow)
 
     def run(self, stop: Stop) -> None:
         """Receive until `stop`, then let the decisions drain."""
@@ -88,11 +95,12 @@ class Engine:
         missed, repeated = self._arbiter.missed, self._arbiter.repeated
         log.info("missed %d, refused %d repeated messages; %d signals late", missed, repeated, self._desk.late)
 
-    def _open(self, address: Address, reader: Callable[[bytes], None]) -> None:
+    def _open(self, address: Address, reader: Callable[[bytes], None]) -> socket.socket:
         receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         receiver.bind(address)
         self._selector.register(receiver, selectors.EVENT_READ, reader)
+        return receiver
 
     def _wait_s(self) -> float:
         dues = [due for due in (self._arbiter.due_ns(), self._desk.due_ns()) if due is not None]
@@ -104,8 +112,8 @@ class Engine:
                 return
             datagram = Datagram.decode(payload)
             for number, message in enumerate(datagram.messages, datagram.sequence):
-                if message[:1] == b"Q":
-                    self._place.stamp(arrived, feed_key(datagram.session, number))
+                if message[:1] == b"Q" and self._ours(key := feed_key(datagram.session, number), message):
+                    self._place.stamp(arrived, key)
             self._take_in(self._arbiter.receive(datagram, time.monotonic_ns()))
 
         return read
@@ -118,6 +126,8 @@ class Engine:
                     self._desk.on_listing(listing, time.monotonic_ns())
                 continue
             key = feed_key(self._arbiter.session, number)
+            if not self._ours(key, message):
+                continue
             self._place.stamp(self._ingress, key)
             quote = Quote.decode(message)
             if quote.instrument >= len(SYMBOLS):
@@ -127,13 +137,40 @@ class Engine:
             outcome = None if admitted else Outcome.SHED
             self._place.stamp(self._transform, key, depth=depth, outcome=outcome, labels=quote_labels(quote.instrument))
             if admitted:
-                with contextlib.suppress(ConnectionRefusedError):  # nobody infers: the desk's patience ends
-                    self._inference.send(Question(key, quote).encode())
+                self._ask(key, quote)
+
+    def _ours(self, key: int, message: bytes) -> bool:
+        """Whether this instance is the one that the quote goes to; all of them hear every quote."""
+        instance, routes = self._place.instance, self._place.routes
+        if not routes:
+            return instance is None
+        sent_ns = Quote.decode(message).intended_ns
+        return owner(routes, "engine", probe.hash64("feed", key), sent_ns) == (instance.id if instance else "")
+
+    def _ask(self, key: int, quote: Quote) -> None:
+        """Ask the inference step; when nobody infers there, the desk's patience ends."""
+        question, target = Question(key, quote).encode(), self._inference
+        if routes := self._place.routes:
+            hashed, now_ns = probe.hash64("feed", key), time.time_ns()
+            if found := canary(routes, "inference", hashed, now_ns):
+                target = (target[0], found.ports["questions"])
+            for shadow in shadows(routes, "inference", hashed, now_ns):
+                labels = quote_labels(quote.instrument)
+                self._place.stamp(self._shadow_transform, key, mode=Mode.SHADOW, labels=labels)
+                self._mirror.sendto(question, (target[0], shadow.ports["questions"]))
+        self._questions.sendto(question, target)
+
+    def _on_shadow(self, payload: bytes) -> None:
+        """What a shadow answers goes no further."""
+        self._place.stamp(self._shadow_signalled, Signal.decode(payload).key, mode=Mode.SHADOW)
 
     def _on_signal(self, payload: bytes) -> None:
         signal = Signal.decode(payload)
+        self._answered[signal.key] = signal.version
         with self._place.lock:
             ready = self._desk.on_signal(signal, time.monotonic_ns())
+        if ready is None or len(self._answered) > _MOST_ANSWERS:
+            self._answered.pop(next(iter(self._answered)) if ready else signal.key, None)
         self._place.stamp(self._signalled, signal.key, outcome=Outcome.TIMEOUT if ready is None else None)
         if ready is not None:
             self._go_on(ready)
@@ -160,18 +197,24 @@ class Engine:
             self._decide_on(batch)
 
     def _decide_on(self, batch: list[Ready]) -> None:
-        place, last = self._place, batch[-1]
+        place, last, began = self._place, batch[-1], time.thread_time_ns()
         place.touch("feed", last.key)
         behind_ns = place.staleness_ns("feed", last.key)
         with place.lock:
             decision = self._desk.decide(batch, time.monotonic_ns(), listing_older_by_ns=behind_ns)
+        place.lengthen("feed", last.key, began)
         for key in decision.keys:
-            place.stamp(self._decision, key, mode=decision.mode, cache=decision.cache, data_age_ns=decision.data_age_ns)
+            labels = quote_labels(last.quote.instrument, self._answered.pop(key, 0))
+            place.stamp(
+                self._decision, key, mode=decision.mode, cache=decision.cache, data_age_ns=decision.data_age_ns,
+                labels=labels,
+            )  # fmt: skip
+        origin = Origin(decision.keys, last.quote.intended_ns, decision.mode, decision.data_age_ns)
         for intent in decision.intents:
             order = Order(next(self._ids), intent.instrument, intent.side, intent.quantity, intent.price, intent.offer)
             for key in decision.keys:
                 probe.link(key, order.id, parent_space="feed", child_space="order")
-            self._entry.send(order, decision.mode)
+            self._entry.send(order, origin)
 
 
 def main() -> None:
@@ -181,13 +224,15 @@ def main() -> None:
     parser.add_argument("--signals", type=int, required=True, help="UDP port for signals on 127.0.0.1")
     parser.add_argument("--inference", type=int, required=True, help="UDP port of the inference step")
     parser.add_argument("--gateway", type=int, action="append", required=True, help="TCP port of each site's gateway")
-    parser.add_argument("--control", type=Path, required=True, help="the demo's control directory")
+    parser.add_argument("--copies", type=int, default=None, help="UDP port of the back office")
+    Place.arguments(parser)
     parser.add_argument("--queue", type=int, default=QUEUE_SIZE, help="quotes of a class that may wait; more are shed")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    place = Place("engine", "engine", options.control)
+    place = Place.of("engine", "engine", options)
     local = "127.0.0.1"
-    entry = Entry(place, {site: (local, port) for site, port in zip(SITES, options.gateway, strict=True)})
+    copies = DropCopies((local, options.copies) if options.copies else None)
+    entry = Entry(place, {site: (local, port) for site, port in zip(SITES, options.gateway, strict=True)}, copies)
     engine = Engine(place, Desk(Strategy(pairs=PAIRS), options.queue), entry, (local, options.inference))
     engine.listen([(local, port) for port in options.line], (local, options.signals))
     place.start()

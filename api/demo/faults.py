@@ -78,7 +78,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
 
     def touches(self, key: int) -> bool:
         """Whether it strikes this message: always the same answer for the same fault and key."""
-        return _mixed(key ^ _mixed(self.start_ns)) < self.size * 2**64
+        return mixed(key ^ mixed(self.start_ns)) < self.size * 2**64
 
     def pulse_left_ns(self, now_ns: int) -> int:
         """How long the pulse lasts that strikes now, 0 between pulses."""
@@ -152,7 +152,7 @@ def clock_step_ns(faults: Sequence[Fault], now_ns: int) -> int:
     return sum(f.amount_ns for f in faults if f.kind == "clock_step" and f.active(now_ns))
 
 
-def _mixed(x: int) -> int:
+def mixed(x: int) -> int:
     """SplitMix64's finaliser (Steele, Lea and Flood, OOPSLA 2014): 64 well-mixed bits."""
     x = (x + 0x9E3779B97F4A7C15) & 0xFFFF_FFFF_FFFF_FFFF
     x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFF_FFFF_FFFF_FFFF

@@ -8,7 +8,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import replace
 
 import tailsight_probe as probe
 
@@ -53,7 +53,7 @@ class Feed:
             self._wait(stop, intended_ns)
             if stop:
                 break
-            messages = [quote.encode() for quote in quotes]
+            messages = [replace(quote, intended_ns=intended_ns).encode() for quote in quotes]
             payload = Datagram(self._session, self._next, messages).encode()
             numbers = range(self._next, self._next + len(messages))
             self._next = numbers.stop
@@ -110,7 +110,7 @@ def main() -> None:
     """Read the arguments and run until SIGTERM."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--line", type=int, action="append", required=True, help="UDP port of a line on 127.0.0.1")
-    parser.add_argument("--control", type=Path, required=True, help="the demo's control directory")
+    Place.arguments(parser)
     parser.add_argument("--rate", type=float, default=200.0, help="quotes per second on average")
     parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same market")
     parser.add_argument("--profile", choices=PROFILES, default="flat", help="how the load of a day goes")
@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--epoch", type=int, default=time.time_ns(), help="when the day began, CLOCK_REALTIME ns")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    place = Place("feed", "feed", options.control)
+    place = Place.of("feed", "feed", options)
     place.start()
     day = profile(options.profile, options.seed, len(SYMBOLS))
 

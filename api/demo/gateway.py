@@ -6,9 +6,7 @@ import argparse
 import logging
 import threading
 import time
-from pathlib import Path
-
-import tailsight_probe as probe
+from dataclasses import replace
 
 from api.demo.labels import order_labels
 from api.demo.market import SITES
@@ -28,7 +26,7 @@ class Gateway:
         self._place = place
         names = ("app_ingress", "app_egress", "acknowledged", "fill_received")
         self._ingress, self._egress, self._acknowledged, self._fill_received = (
-            probe.point(name, space="order") for name in names
+            place.point(name, "order") for name in names
         )
         self._router: Router[Peer] = Router()
         self._engines = Listener(listen, self._on_order)
@@ -36,6 +34,9 @@ class Gateway:
 
     def run(self, stop: Stop) -> None:
         """Serve until `stop`."""
+        if self._place.shadow:  # nothing of what it does must reach the venue
+            self._engines.run(stop)
+            return
         venue = threading.Thread(target=self._venue.run, args=(stop,), name="venue", daemon=True)
         venue.start()
         self._engines.run(stop)
@@ -44,16 +45,23 @@ class Gateway:
     def _on_order(self, engine: Peer, kind: bytes, body: bytes) -> None:
         if kind != ORDER:
             return
+        began = time.thread_time_ns()
         order = Order.decode(body)
         self._place.stamp(self._ingress, order.id, labels=order_labels(order))
         self._place.touch("order", order.id)
         with self._place.lock:
             refusal = self._router.on_order(order, engine, time.monotonic_ns())
+        self._place.lengthen("order", order.id, began)
         if refusal is not None:
-            engine.send(refusal.frame())
+            if not self._place.shadow:
+                engine.send(self._signed(refusal))
             return
         payload = order.frame()
         self._place.stamp(self._egress, order.id)
+        if self._place.shadow:
+            with self._place.lock:
+                self._router.on_report(Report(order.id, Reason.VENUE_DOWN))  # nobody will report on it
+            return
         if not self._venue.send(payload):
             self._answer(Report(order.id, Reason.VENUE_DOWN))
 
@@ -74,13 +82,17 @@ class Gateway:
         with self._place.lock:
             engine = self._router.on_report(report)
         if engine is not None:
-            engine.send(report.frame())
+            engine.send(self._signed(report))
+
+    def _signed(self, report: Report) -> bytes:
+        """The report's frame, with our version in it."""
+        return replace(report, gateway=self._place.version).frame()
 
     def _on_venue_lost(self) -> None:
         with self._place.lock:
             told = self._router.on_venue_lost()
         for engine, report in told:
-            engine.send(report.frame())
+            engine.send(self._signed(report))
 
 
 def main() -> None:
@@ -89,12 +101,13 @@ def main() -> None:
     parser.add_argument("--site", choices=SITES, required=True, help="where it stands")
     parser.add_argument("--listen", type=int, required=True, help="TCP port for engines on 127.0.0.1")
     parser.add_argument("--venue", type=int, required=True, help="TCP port of the venue on 127.0.0.1")
-    parser.add_argument("--control", type=Path, required=True, help="the demo's control directory")
+    Place.arguments(parser)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    place = Place(f"gateway-{options.site}", "gateway", options.control)
+    place = Place.of(f"gateway-{options.site}", "gateway", options)
+    gateway = Gateway(place, ("127.0.0.1", options.listen), ("127.0.0.1", options.venue))
     place.start()
-    Gateway(place, ("127.0.0.1", options.listen), ("127.0.0.1", options.venue)).run(Stop())
+    gateway.run(Stop())
 
 
 if __name__ == "__main__":

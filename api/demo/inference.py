@@ -7,14 +7,12 @@ without their signals.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
 import queue
 import socket
 import threading
-from pathlib import Path
+import time
 
-import tailsight_probe as probe
 from tailsight_probe import Outcome
 
 from api.demo.labels import quote_labels
@@ -32,21 +30,19 @@ log = logging.getLogger(__name__)
 
 
 class Inference:
-    """Questions in over UDP, signals out to the engine."""
+    """Questions in over UDP, signals out to whoever asked."""
 
-    def __init__(self, place: Place, listen: Address, engine: Address) -> None:
+    def __init__(self, place: Place, listen: Address) -> None:
         self._place = place
         points = ("app_ingress", "dequeued", "featured", "modelled", "app_egress")
         self._ingress, self._dequeued, self._featured, self._modelled, self._egress = (
-            probe.point(name, space="feed") for name in points
+            place.point(name, "feed") for name in points
         )
-        self._queue: queue.Queue[Question | None] = queue.Queue(QUEUE_SIZE)
+        self._queue: queue.Queue[tuple[Question, Address] | None] = queue.Queue(QUEUE_SIZE)
         self._features, self._model = Features(), Model()
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind(listen)
         self._socket.settimeout(_POLL_S)
-        self._engine = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._engine.connect(engine)
 
     def run(self, stop: Stop) -> None:
         """Ingest until `stop`."""
@@ -54,7 +50,7 @@ class Inference:
         worker.start()
         while not stop:
             try:
-                self._ingest(self._socket.recv(65_536))
+                self._ingest(*self._socket.recvfrom(65_536))
             except TimeoutError:
                 continue
             except WireError as error:
@@ -62,42 +58,44 @@ class Inference:
         self._queue.put(None)
         worker.join(timeout=2)
 
-    def _ingest(self, payload: bytes) -> None:
+    def _ingest(self, payload: bytes, asker: Address) -> None:
         question = Question.decode(payload)
         depth, labels = self._queue.qsize(), quote_labels(question.quote.instrument)
         full = self._queue.full()  # only this thread puts: it cannot fill up before the put below
         outcome = Outcome.SHED if full else None
         self._place.stamp(self._ingress, question.key, depth=depth, outcome=outcome, labels=labels)
         if not full:
-            self._queue.put(question)
+            self._queue.put((question, asker))
 
     def _work(self) -> None:
-        while (question := self._queue.get()) is not None:
+        while (asked := self._queue.get()) is not None:
             self._place.stall()
+            question, asker = asked
             stamp, key = self._place.stamp, question.key
+            began = time.thread_time_ns()
             stamp(self._dequeued, key)
             features = self._features.update(question.quote)
             stamp(self._featured, key)
             self._place.touch("feed", key)
             score = self._model.score(features)
+            self._place.lengthen("feed", key, began)
             stamp(self._modelled, key)
-            payload = Signal(key, question.quote.instrument, score).encode()
+            payload = Signal(key, question.quote.instrument, score, self._place.version).encode()
             stamp(self._egress, key)
-            with contextlib.suppress(ConnectionRefusedError):  # the engine is away; its quotes are too
-                self._engine.send(payload)
+            self._socket.sendto(payload, asker)
 
 
 def main() -> None:
     """Read the arguments and run until SIGTERM."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--listen", type=int, required=True, help="UDP port for questions on 127.0.0.1")
-    parser.add_argument("--engine", type=int, required=True, help="UDP port for signals on 127.0.0.1")
-    parser.add_argument("--control", type=Path, required=True, help="the demo's control directory")
+    Place.arguments(parser)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    place = Place("inference", "inference", options.control)
+    place = Place.of("inference", "inference", options)
+    inference = Inference(place, ("127.0.0.1", options.listen))
     place.start()
-    Inference(place, ("127.0.0.1", options.listen), ("127.0.0.1", options.engine)).run(Stop())
+    inference.run(Stop())
 
 
 if __name__ == "__main__":

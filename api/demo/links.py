@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import heapq
 import itertools
 import logging
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from api.demo.control import Control
 from api.demo.faults import LINES, LINKS, Fault
+from api.demo.instances import Instance, Instances
 from api.demo.link_model import LinkModel
 from api.demo.stopping import Stop
 from api.demo.tap import Tap
@@ -42,6 +44,10 @@ class Links:
         self._order = itertools.count()
         self._down: list[tuple[socket.socket, Callable[[], None]]] = []  # where nobody has been heard yet
         self._seed = seed
+        self._instances = Instances(control)
+        self._beside: list[Instance] = []
+        self._copies: dict[str, list[socket.socket]] = {name: [] for name in LINES}  # where else a line leads
+        self._closers: dict[str, list[Callable[[], None]]] = {}  # what ends with an instance
 
     def add_udp(self, name: str, listen: int, target: int) -> None:
         """Hand datagrams on from one port to another, as soon as somebody listens there."""
@@ -50,8 +56,9 @@ class Links:
         model = self._model(name, stream=False)
 
         def send(payload: bytes) -> None:
-            with contextlib.suppress(ConnectionRefusedError):  # nobody listens now
-                outer.send(payload)
+            for end in (outer, *self._copies[name]):
+                with contextlib.suppress(ConnectionRefusedError):  # nobody listens now
+                    end.send(payload)
 
         def up() -> None:
             inner = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -68,8 +75,11 @@ class Links:
 
         self._down.append((outer, up))
 
-    def add_tcp(self, name: str, listen: int, target: int) -> None:
-        """Hand on what comes over connections, both ways; where one side ends, the other is ended."""
+    def add_tcp(self, name: str, listen: int, target: int) -> Callable[[], None]:
+        """Hand on what comes over connections, both ways; where one side ends, the other is ended.
+
+        What it returns takes no more connections.
+        """
         server = socket.create_server((_LOCAL, listen), backlog=16)
 
         def accept() -> None:
@@ -84,7 +94,37 @@ class Links:
                 one.settimeout(1.0)  # a side that takes nothing any more must not stop the other links
                 self._readers[one] = self._pump(name, one, other)
 
+        def close() -> None:
+            self._readers.pop(server, None)
+            server.close()
+
         self._readers[server] = accept
+        return close
+
+    def _lead_to(self, instance: Instance) -> None:
+        """Let the links lead to an instance beside the main one, so that it is as far away."""
+        ports = instance.ports
+        closers = self._closers.setdefault(instance.id, [])
+        if "orders" in ports:
+            closers.append(self.add_tcp(instance.at.replace("gateway", "orders"), ports["orders"], ports["gateway"]))
+        for name in LINES:
+            if name in ports:
+                copy = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+                copy.connect((_LOCAL, ports[name]))
+                self._copies[name].append(copy)
+                closers += [functools.partial(self._copies[name].remove, copy), copy.close]
+
+    def _beside_changed(self, now_ns: int) -> None:
+        found = self._instances.changed()
+        if found is not None:
+            self._beside = [routed.instance for routed in found]
+        wanted = {one.id: one for one in self._beside if not one.ended(now_ns)}
+        for name, instance in wanted.items():
+            if name not in self._closers:
+                self._lead_to(instance)
+        for name in [name for name in self._closers if name not in wanted]:
+            for close in self._closers.pop(name):
+                close()
 
     def run(self, stop: Stop) -> None:
         """Hand packets on until `stop`."""
@@ -154,6 +194,7 @@ class Links:
         self._tap.look()
         ordered = self._control.changed()
         now_ns = time.time_ns()
+        self._beside_changed(now_ns)
         if ordered is not None:
             running = [fault for fault in ordered if fault.end_ns is None or fault.end_ns > now_ns]
             self._faults = {name: [fault for fault in running if fault.at == name] for name in LINKS}

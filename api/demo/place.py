@@ -6,6 +6,7 @@ collects garbage, other processes take its CPU.
 
 from __future__ import annotations
 
+import argparse
 import gc
 import os
 import subprocess
@@ -17,9 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import tailsight_probe as probe
+from tailsight_probe import Mode
 
 from api.demo.control import Control
 from api.demo.faults import Burden, Fault, burden, clock_step_ns, staleness_ns, stall_ns
+from api.demo.instances import SHADOW_SPACE, Instances, Routed
+from api.demo.labels import stamped_by
+from api.demo.versions import FIRST, brought
 
 _POLL_S = 0.05
 _HOGS = 3
@@ -30,24 +35,59 @@ _MOST_GARBAGE = 2_000_000
 class Place:
     """One program: `stamp` it, and ask `touch`, `stall` and `staleness_ns` where faults may strike.
 
-    `lock` guards the program's shared state; a fault may hold it. With a stepped clock, `stamp` goes through
-    `stamp_at` with the time the stepped clock would show. Links between keys carry no time of their own choosing and
-    stay as they are.
+    It is the main instance of its program, or a canary or shadow beside it (`instance`); `routes` are the instances
+    that traffic may be handed to. `lock` guards the program's shared state; a fault may hold it.
+    With a stepped clock, `stamp` goes through `stamp_at` with the time the stepped clock would show. Links between keys
+    carry no time of their own choosing and stay as they are.
     """
 
-    def __init__(self, name: str, service: str, control: Path) -> None:
+    def __init__(self, name: str, service: str, control: Path, version: int = FIRST, instance: str = "") -> None:
         probe.init(service=service)
-        self.name = name
-        self.lock = threading.Lock()
-        self.stamp: Callable[..., None] = probe.stamp
         self._control = Control(control)
+        self._instances = Instances(control)
+        self.instance = self._instances.one(instance) if instance else None
+        self.name = instance or name
+        self.version = version
+        stamped_by(version)
+        self.shadow = self.instance is not None and self.instance.role == "shadow"
+        self.routes: list[Routed] = []
+        self.lock = threading.Lock()
+        self._stamp: Callable[..., None] = self._shadowed if self.shadow else probe.stamp
+        self.stamp = self._stamp
         self._faults: list[Fault] = []
         self._step_ns = 0
         self._struck: set[str] = set()
 
+    @classmethod
+    def of(cls, name: str, service: str, options: argparse.Namespace) -> Place:
+        """The place that a program's arguments say."""
+        return cls(name, service, options.control, options.version, options.instance)
+
+    @staticmethod
+    def arguments(parser: argparse.ArgumentParser) -> None:
+        """What every program can be told."""
+        parser.add_argument("--control", type=Path, required=True, help="the demo's control directory")
+        parser.add_argument("--version", type=int, default=FIRST, help="the version that the stamps' labels carry")
+        parser.add_argument("--instance", default="", help="the canary or shadow that this process is")
+
     def start(self) -> None:
-        """Watch for faults until the process ends."""
+        """Watch for faults until the process ends; an instance says that it listens."""
         threading.Thread(target=self._watch, name="faults", daemon=True).start()
+        if self.instance is not None:
+            self._instances.ready(self.instance.id)
+
+    def point(self, name: str, space: str) -> Any:
+        """A point for messages of a key space; a shadow's messages have one of their own."""
+        return probe.point(name, space=SHADOW_SPACE[space] if self.shadow else space)
+
+    def lengthen(self, space: str, number: int, began_cpu_ns: int) -> None:
+        """Let an instance that is slower by order be so; `began_cpu_ns`: `time.thread_time_ns` when the work began."""
+        if self.instance is None or not (self.instance.slower or self.instance.extra_ns):
+            return
+        more = round(self.instance.slower * (time.thread_time_ns() - began_cpu_ns))
+        if self.instance.extra_ns and self.instance.lengthens(probe.hash64(space, number)):
+            more += self.instance.extra_ns
+        _burn(more)
 
     def stamp_at(self, monotonic_ns: int, point: Any, key: int) -> None:
         """A stamp for a time that the program knows, by its own clock."""
@@ -75,13 +115,17 @@ class Place:
             ordered = self._control.changed()
             now_ns = time.time_ns()
             if ordered is not None:
-                self._faults = [f for f in ordered if f.at == self.name and (f.end_ns is None or f.end_ns > now_ns)]
+                own = brought(ordered, self.name, self.version)
+                self._faults = [f for f in own if f.end_ns is None or f.end_ns > now_ns]
                 for fault in self._faults:
                     self._begin(fault)
             elif self._faults:
                 self._faults = [f for f in self._faults if f.end_ns is None or f.end_ns > now_ns]
             self._step_ns = clock_step_ns(self._faults, now_ns)
-            self.stamp = self._stepped if self._step_ns else probe.stamp
+            self.stamp = self._stepped if self._step_ns else self._stamp
+            routes = self._instances.changed()
+            if routes is not None:
+                self.routes = routes
             time.sleep(_POLL_S)
 
     def _stepped(
@@ -98,6 +142,22 @@ class Place:
         now_ns = time.monotonic_ns() + self._step_ns
         probe.stamp_at(
             now_ns, "monotonic", point, key, depth=depth, outcome=outcome, mode=mode, cache=cache,
+            data_age_ns=data_age_ns, labels=labels,
+        )  # fmt: skip
+
+    def _shadowed(
+        self,
+        point: Any,
+        key: int,
+        depth: int | None = None,
+        outcome: int | None = None,
+        mode: int | None = None,  # noqa: ARG002 - whatever it was, nobody is served by it
+        cache: int | None = None,
+        data_age_ns: int | None = None,
+        labels: int | None = None,
+    ) -> None:
+        probe.stamp(
+            point, key, depth=depth, outcome=outcome, mode=Mode.SHADOW, cache=cache,
             data_age_ns=data_age_ns, labels=labels,
         )  # fmt: skip
 

@@ -9,7 +9,7 @@ from api.demo.market_data import Quote
 from api.demo.wire import WireError
 
 _KEY = struct.Struct(">Q")
-_SIGNAL = struct.Struct(">QHd")  # key, instrument, score
+_SIGNAL = struct.Struct(">QHdH")  # key, instrument, score, version
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +33,16 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """The answer: how far the price is expected to move, in ticks."""
+    """The answer: how far the price is expected to move, in ticks; and which version says so."""
 
     key: int
     instrument: int
     score: float
+    version: int = 0
 
     def encode(self) -> bytes:
         """The datagram."""
-        return _SIGNAL.pack(self.key, self.instrument, self.score)
+        return _SIGNAL.pack(self.key, self.instrument, self.score, self.version)
 
     @classmethod
     def decode(cls, payload: bytes) -> Signal:

@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 from api.demo.stopping import Stop
 from api.demo.wire import HEARTBEAT, Frames, WireError, frame
@@ -26,6 +27,12 @@ _READ = 65_536
 
 log = logging.getLogger(__name__)
 Address = tuple[str, int]
+
+
+class Raised(Protocol):
+    """A stop flag: true once it is time to end."""
+
+    def __bool__(self) -> bool: ...
 
 
 class Peer:
@@ -77,12 +84,17 @@ class Dialler:
         self._peer: Peer | None = None
         self.connects = 0
 
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection now."""
+        return self._peer is not None
+
     def send(self, data: bytes) -> bool:
         """Send on the present connection; False when there is none or it just broke."""
         peer = self._peer
         return peer is not None and peer.send(data)
 
-    def run(self, stop: Stop) -> None:
+    def run(self, stop: Raised) -> None:
         """Connect, read, and connect again, until `stop`."""
         retry_s = _FIRST_RETRY_S
         while not stop:
@@ -109,7 +121,7 @@ class Dialler:
                 time.sleep(retry_s)
                 retry_s = min(2 * retry_s, _MAX_RETRY_S)
 
-    def _read(self, peer: Peer, stop: Stop) -> str:
+    def _read(self, peer: Peer, stop: Raised) -> str:
         peer.socket.settimeout(_POLL_S)
         beat_s = time.monotonic()
         while not stop:

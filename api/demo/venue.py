@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from pathlib import Path
+from dataclasses import replace
 
 import tailsight_probe as probe
 from tailsight_probe import Outcome
@@ -47,7 +47,7 @@ class Venue:
         self._senders[order.id] = gateway
         if len(self._senders) > _REMEMBERED:
             del self._senders[next(iter(self._senders))]
-        payload = report.frame()
+        payload = replace(report, venue=self._place.version).frame()
         outcome = Outcome.OK if report.reason is Reason.ACCEPTED else Outcome.REJECTED
         self._place.stamp(self._egress, order.id, outcome=outcome)
         gateway.send(payload)
@@ -64,10 +64,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--site", choices=SITES, required=True, help="where it stands")
     parser.add_argument("--listen", type=int, required=True, help="TCP port for gateways on 127.0.0.1")
-    parser.add_argument("--control", type=Path, required=True, help="the demo's control directory")
+    Place.arguments(parser)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    place = Place(f"venue-{options.site}", "venue", options.control)
+    place = Place.of(f"venue-{options.site}", "venue", options)
     place.start()
     Venue(place, ("127.0.0.1", options.listen)).run(Stop())
 

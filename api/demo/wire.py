@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 _ORDER = struct.Struct(">QHcIIc")  # order id, instrument, side, quantity, price, offer
-_REPORT = struct.Struct(">QBI")  # order id, reason, executed price
+_REPORT = struct.Struct(">QBIHH")  # order id, reason, executed price, versions of gateway and venue
 _FILL = struct.Struct(">QII")  # order id, quantity, price
 _FRAME = struct.Struct(">Hc")
 
@@ -49,9 +49,13 @@ class Order:
     price: int
     offer: bytes = LIMIT
 
+    def body(self) -> bytes:
+        """The order as the body of a frame."""
+        return _ORDER.pack(self.id, self.instrument, self.side, self.quantity, self.price, self.offer)
+
     def frame(self) -> bytes:
         """The order as one frame of the stream."""
-        return frame(ORDER, _ORDER.pack(self.id, self.instrument, self.side, self.quantity, self.price, self.offer))
+        return frame(ORDER, self.body())
 
     @classmethod
     def decode(cls, body: bytes) -> Order:
@@ -68,24 +72,30 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What the gateway or the venue says of an order."""
+    """What the gateway or the venue says of an order, and which versions of the two said it (0: it did not)."""
 
     id: int
     reason: Reason
     price: int = 0
+    gateway: int = 0
+    venue: int = 0
+
+    def body(self) -> bytes:
+        """The report as the body of a frame."""
+        return _REPORT.pack(self.id, self.reason, self.price, self.gateway, self.venue)
 
     def frame(self) -> bytes:
         """The report as one frame of the stream."""
-        return frame(REPORT, _REPORT.pack(self.id, self.reason, self.price))
+        return frame(REPORT, self.body())
 
     @classmethod
     def decode(cls, body: bytes) -> Report:
         """Raises WireError when `body` is no report."""
         if len(body) != _REPORT.size:
             raise WireError(f"a report has {_REPORT.size} bytes, got {len(body)}")
-        number, reason, price = _REPORT.unpack(body)
+        number, reason, *rest = _REPORT.unpack(body)
         try:
-            return cls(number, Reason(reason), price)
+            return cls(number, Reason(reason), *rest)
         except ValueError as error:
             raise WireError(f"report of order {number} has unknown reason {reason}") from error
 
@@ -98,9 +108,13 @@ class Fill:
     quantity: int
     price: int
 
+    def body(self) -> bytes:
+        """The fill as the body of a frame."""
+        return _FILL.pack(self.id, self.quantity, self.price)
+
     def frame(self) -> bytes:
         """The fill as one frame of the stream."""
-        return frame(FILL, _FILL.pack(self.id, self.quantity, self.price))
+        return frame(FILL, self.body())
 
     @classmethod
     def decode(cls, body: bytes) -> Fill:

@@ -9,7 +9,7 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -85,8 +85,14 @@ def run_up(
     log: Callable[[Event], None],
     *,
     until: Callable[[float, Figures], bool] = lambda _seconds, _figures: False,
+    replan: Callable[[], Sequence[Program] | None] = lambda: None,
+    draining: Callable[[], None] = lambda: None,
 ) -> Summary:
-    """Run `programs` until a signal comes or `until(seconds, figures)` is true; stops them in order and sums up."""
+    """Run `programs` until a signal comes or `until(seconds, figures)` is true; stops them in order and sums up.
+
+    `replan` is asked several times a second what is to run from now on, None: what runs already;
+    `draining` is called before they are stopped.
+    """
     asked = Asked()
     started_s, started_ns = time.monotonic(), time.time_ns()
 
@@ -112,6 +118,8 @@ def run_up(
                 poller.start()
             shown_s = 0.0
             while not asked.stops:
+                if (plan := replan()) is not None:
+                    supervisor.replace(plan)
                 supervisor.tick()
                 figures = poller.latest if poller else figures
                 seconds = time.monotonic() - started_s
@@ -128,6 +136,7 @@ def run_up(
             if poller:
                 poller.stop()
                 figures = poller.latest
+            draining()
             first = max(asked.stops, 1)
             killed = supervisor.stop(hurry=lambda: asked.stops > first)
             display.close()

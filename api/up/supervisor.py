@@ -2,8 +2,8 @@
 
 Single-threaded: the owner calls `tick()` often (and on SIGCHLD), which reaps and restarts. The first restart of a
 program comes `FIRST_DELAY_S` after its death, each further one twice as late up to `MAX_DELAY_S`; a program that has
-lived `STEADY_S` starts over. Processes are started from the calling thread, whose end would end them (see `leash`):
-call everything from the main thread.
+lived `STEADY_S` starts over. What is to run may change (`replace`): that is no death, and not counted as one. Processes
+are started from the calling thread, whose end would end them (see `leash`): call everything from the main thread.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ class Slot:
     delay_s: float = FIRST_DELAY_S
     due_s: float = 0.0
     last_exit: str = ""
+    next: Program | None = None  # what follows once the present process has ended as it was asked to
+    leaving_s: float | None = None  # until when it may take its time to do so
 
 
 class Supervisor:
@@ -61,10 +63,33 @@ class Supervisor:
         for slot in self.slots:
             self._start(slot)
 
+    def replace(self, programs: Sequence[Program]) -> None:
+        """Let these programs run from now on: new ones start, changed ones stop and start again, others stop.
+
+        It does not wait: `tick` sees to the rest.
+        """
+        wanted = {program.name: program for program in programs}
+        for slot in self.slots:
+            program = wanted.pop(slot.program.name, None)
+            meant = slot.next if slot.leaving_s is not None else slot.program
+            if program == meant:
+                continue
+            slot.next = program
+            if slot.leaving_s is None:
+                slot.leaving_s = self._now() + slot.program.stop_s
+                if slot.process is not None:
+                    slot.process.terminate()
+        for program in wanted.values():
+            self.slots.append(Slot(program))
+            self._start(self.slots[-1])
+
     def tick(self) -> None:
         """Reap what has died, and start what is due again."""
         now = self._now()
-        for slot in self.slots:
+        for slot in list(self.slots):
+            if slot.leaving_s is not None:
+                self._leave(slot, now)
+                continue
             if slot.process is not None:
                 code = slot.process.exit_code()
                 if code is not None:
@@ -75,7 +100,7 @@ class Supervisor:
 
     def next_due_s(self) -> float | None:
         """Seconds until a restart is due, None when none is pending."""
-        pending = [slot.due_s for slot in self.slots if slot.process is None]
+        pending = [slot.due_s for slot in self.slots if slot.process is None and slot.leaving_s is None]
         return max(0.0, min(pending) - self._now()) if pending else None
 
     def stop(self, hurry: Callable[[], bool] = lambda: False) -> list[str]:
@@ -91,6 +116,23 @@ class Supervisor:
                     slot.process.terminate()
             killed += [slot.program.name for slot in running if self._ended(slot, hurry) is False]
         return killed
+
+    def _leave(self, slot: Slot, now: float) -> None:
+        """Once the process has ended, start what follows it; kill it when it takes too long."""
+        process = slot.process
+        if process is not None and (code := process.exit_code()) is None:
+            if slot.leaving_s is not None and now >= slot.leaving_s:
+                process.kill_group()
+            return
+        slot.process, slot.leaving_s = None, None
+        if slot.next is None:
+            self.slots.remove(slot)
+        if process is not None and code is not None:
+            process.kill_group()  # what it may have left behind
+            self._on_event(Event("stopped", slot.program.name, process.pid, exit_reason(code)))
+        if slot.next is not None:
+            slot.program, slot.next, slot.delay_s = slot.next, None, FIRST_DELAY_S
+            self._start(slot)
 
     def _start(self, slot: Slot) -> None:
         slot.process = Process(slot.program)

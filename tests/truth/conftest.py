@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import pytest
 
 from api.demo.control import FOLDER, Control
 from api.demo.faults import Fault
+from api.up.hold import read_note
 from collector.clock import HostClock
 from collector.sources.probe import ProbeSource
 from collector.store import Store
@@ -87,10 +88,25 @@ class World:
             self._collect()
         return from_ns, time.time_ns()
 
-    def strike(self, *orders: tuple[str, ...], seconds: float = 2.0) -> tuple[list[Fault], tuple[int, int]]:
+    def until(self, condition: Callable[[], bool], seconds: float = 30.0) -> None:
+        """Let it run until something is so."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, "it did not happen"
+            self.watch(0.2)
+
+    def pid_of(self, name: str) -> int:
+        """The process of a program now, 0 when there is none."""
+        note = read_note(self.data, "demo")
+        return 0 if note is None else note.programs.get(name, 0)
+
+    def strike(
+        self, *orders: tuple[str, ...], seconds: float = 2.0, meanwhile: Callable[[], object] = lambda: None
+    ) -> tuple[list[Fault], tuple[int, int]]:
         """Order faults by command, let them strike, end them; the faults as ordered, and when all of them struck."""
         names = [self.tailsight("demo", *order)["id"] for order in orders]
         self.watch(seconds)
+        meanwhile()
         now_ns = time.time_ns()
         assert {row["id"] for row in self.tailsight("demo", "fault", "stop")["ended"]} == set(names)
         self.watch(0.6)
@@ -117,6 +133,25 @@ class World:
         WHERE JSONExtractString(labels, 'site') = {site:String}
         """
         return {row["key"] for row in self.query(sql, {"site": site})}
+
+    def versions_at(
+        self, point: str, service: str, site: str, span: tuple[int, int], *, label: str = "version", mode: str = ""
+    ) -> dict[int, str]:
+        """The messages that passed a place in the span, oldest first, each with the version its label says there.
+
+        `site` "": of any; `mode` "": in any.
+        """
+        sql = """
+        SELECT key, JSONExtractString(labels, {label:String}) AS version
+        FROM stamps INNER JOIN label_sets USING label_set
+        WHERE point = {point:String} AND service = {service:String}
+           AND ({mode:String} = '' OR toString(mode) = {mode:String})
+           AND ({site:String} = '' OR JSONExtractString(labels, 'site') = {site:String})
+           AND toUnixTimestamp64Nano(ts) >= {from_ns:Int64} AND toUnixTimestamp64Nano(ts) < {to_ns:Int64}
+        ORDER BY ts
+        """
+        names = {"point": point, "service": service, "site": site, "label": label, "mode": mode}
+        return {row["key"]: row["version"] for row in self.query(sql, {**names, "from_ns": span[0], "to_ns": span[1]})}
 
     def keys_at(self, point: str, service: str, span: tuple[int, int]) -> set[int]:
         """The messages that passed a place in the span."""

@@ -106,7 +106,7 @@ def test_a_bad_order_or_report_is_refused() -> None:
     with pytest.raises(WireError, match="side b'X'"):
         Order.decode(Order(1, 1, b"X", 1, 1).frame()[3:])
     with pytest.raises(WireError, match="unknown reason 200"):
-        Report.decode(Report(1, Reason.ACCEPTED).frame()[3:11] + b"\xc8" + bytes(4))
+        Report.decode(Report(1, Reason.ACCEPTED).frame()[3:11] + b"\xc8" + bytes(8))
 
 
 def test_keys_of_two_sessions_do_not_meet() -> None:

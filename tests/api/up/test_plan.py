@@ -75,7 +75,7 @@ def test_sources_of_stamps_stop_before_the_agent_and_the_agent_before_the_server
     stops = sorted(phases, key=lambda name: -phases[name])
     names = [name.partition("-")[0] for name in stops]
     assert list(dict.fromkeys(names)) == [
-        "feed", "engine", "inference", "gateway", "venue", "links", "agent", "server",
+        "feed", "engine", "inference", "back", "gateway", "venue", "links", "agent", "server",
     ]  # fmt: skip
     assert [program.name for program in programs(tmp_path, None, "127.0.0.1", "http://127.0.0.1:1", demo=False)] == [
         "server",

@@ -168,3 +168,44 @@ def test_exit_reasons_are_words() -> None:
     assert exit_reason(-9) == "killed by SIGKILL"
     assert exit_reason(-15) == "killed by SIGTERM"
     assert exit_reason(-250) == "killed by signal 250"
+
+
+def test_what_is_to_run_may_change(modules: Modules, tmp_path: Path, supervise: list[Supervisor]) -> None:
+    said = tmp_path / "said"
+    events: list[Event] = []
+    old = {name: modules.program(name, WRITES_ON_STOP, str(said), f"{name}1") for name in ("a", "b", "c")}
+    supervisor = Supervisor(list(old.values()), events.append)
+    supervise.append(supervisor)
+    supervisor.start()
+    until(supervisor, lambda: modules.up("a", "b", "c"))
+    before = pids(supervisor.slots)
+    new = modules.program("b", WRITES_ON_STOP, str(said), "b2")
+    supervisor.replace([old["a"], new, modules.program("d", LIVES)])
+    until(supervisor, lambda: set(pids(supervisor.slots)) == {"a", "b", "d"} and modules.up("d"))
+    until(supervisor, lambda: pids(supervisor.slots)["b"] != before["b"])
+    after = pids(supervisor.slots)
+    assert after["a"] == before["a"]
+    assert sorted(said.read_text().split()) == ["b1", "c1"]
+    assert not alive(before["c"])
+    assert [slot.restarts for slot in supervisor.slots] == [0, 0, 0]
+    assert "exited" not in {event.kind for event in events}
+    until(supervisor, lambda: (modules.logs / "b.log").read_text().count("up") == 2)
+    supervisor.stop()
+    assert sorted(said.read_text().split()) == ["a1", "b1", "b2", "c1"]
+
+
+def test_a_change_of_mind_before_the_old_program_has_ended_counts(
+    modules: Modules, supervise: list[Supervisor]
+) -> None:
+    first = modules.program("a", STUBBORN, stop_s=0.4)
+    second, third = (modules.program("a", STUBBORN, word, stop_s=0.4) for word in ("second", "third"))
+    supervisor = Supervisor([first])
+    supervise.append(supervisor)
+    supervisor.start()
+    until(supervisor, lambda: modules.up("a"))
+    pid = pids(supervisor.slots)["a"]
+    for program in (second, third, third):
+        supervisor.replace([program])
+    assert pids(supervisor.slots)["a"] == pid
+    until(supervisor, lambda: pids(supervisor.slots).get("a", pid) != pid)  # it had to be killed
+    assert [slot.program for slot in supervisor.slots] == [third]
