@@ -1,6 +1,7 @@
 -- Messages whose start is unknown, per 10 s window of [{first_ns}, {end_ns}). Their stamps lie at ends of the path
 -- other than the first, and no start reaches them. A key's stamps that are at most max_age apart are of one of them;
--- its earliest says the window. {from_ns} and {to_ns} bound the starts that could reach such a stamp.
+-- its earliest says the window. {from_ns} and {to_ns} bound the starts that could reach such a stamp. Stamps in mode
+-- shadow or synthetic are no users' and are left out.
 WITH
 $starts
 $keys
@@ -16,6 +17,7 @@ FROM (
         WHERE ts >= fromUnixTimestamp64Nano({first_ns:Int64} - {max_age:Int64}, 'UTC')
             AND ts < fromUnixTimestamp64Nano({end_ns:Int64}, 'UTC')
             AND ($later_ends)
+            AND mode NOT IN ('shadow', 'synthetic')
     ) AS stamp
     LEFT ANY JOIN claims ON stamp.key = claims.k
     WHERE NOT arrayExists(span -> t >= span.1 AND t <= span.2, spans)

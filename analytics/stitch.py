@@ -13,7 +13,8 @@ separates
 - A first end that no link leaves, on a path with hops, is a message when it reached the last end or ended badly (error,
   rejected, shed, timeout); else it is ignored unless the path says `unlinked = "unfinished"`.
 - Without a stamp at the last end the message is unfinished, its outcome `timeout` unless stated.
-- Stamps at later ends that no start reaches are of a headless message: it is counted, and has no latency.
+- Stamps at later ends that no start reaches are of a headless message: it is counted, and has no latency. Stamps in
+  mode shadow or synthetic are left out.
 - Labels, outcome, mode, cache and data age are those of the latest stamp that states them.
 
 Error of a stage: two stamps of one host and clock differ by that clock's drift alone, |d| x drift + one read; otherwise

@@ -64,10 +64,11 @@ def draw_rule(seed: int, confounding: Confounding | None = None) -> OutcomeRule:
     rng = random.Random(f"outcomes/{seed}")  # noqa: S311 - drawn again from the seed by the checker
     drawn: Confounding = rng.choice(("none", "moderate", "sign-flipping"))
     strength = confounding or drawn
-    low, high = {"none": (0.0, 0.0), "moderate": (0.01, 0.03), "sign-flipping": (0.08, 0.12)}[strength]
+    low, high = {"none": (0.0, 0.0), "moderate": (0.01, 0.03), "sign-flipping": (0.12, 0.18)}[strength]
+    least, most = (0.002, 0.004) if strength == "sign-flipping" else (0.003, 0.008)
     return OutcomeRule(
         dice=rng.getrandbits(64),
-        latency_per_ms=-rng.uniform(0.003, 0.008) if rng.random() < 0.75 else 0.0,
+        latency_per_ms=-rng.uniform(least, most) if rng.random() < 0.75 else 0.0,
         age_per_s=-rng.uniform(0.0, 0.02),
         load=rng.uniform(low, high),
         hour=rng.uniform(low, high) / 2,

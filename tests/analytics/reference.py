@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from analytics.paths import End, Path
-from collector.record import Outcome
+from collector.record import Mode, Outcome
 
 BAD = {Outcome.ERROR, Outcome.REJECTED, Outcome.SHED, Outcome.TIMEOUT}
 
@@ -147,6 +147,7 @@ def headless(path: Path, stamps: list[dict[str, Any]], links: list[dict[str, Any
             for s in stamps
             if s["key"] == key
             and any(_at(s, end) for end in later)
+            and s.get("mode") not in (Mode.SHADOW, Mode.SYNTHETIC)
             and not any(k == key and low <= s["ts_ns"] <= high for k, low, high in claimed)
         )
         earliest = [t for i, t in enumerate(free) if not i or t - free[i - 1] > age]

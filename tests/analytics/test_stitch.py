@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from analytics.paths import Path
 from analytics.stitch import headless, stitch
+from collector.record import Mode
 from collector.store import Store
 from tests.analytics import reference
 from tests.analytics.world import HOUR, ORDER, link, path, put, stamp
@@ -119,6 +120,13 @@ def test_a_message_without_its_first_end_is_counted_once_where_its_earliest_stam
     assert headless(store, path(), HOUR, HOUR + 20 * S) == {HOUR // S: 4}
     assert headless(store, path(), HOUR, HOUR + 10 * S) == {HOUR // S: 4}
     assert headless(store, path(), HOUR + 10 * S, HOUR + 20 * S) == {}
+
+
+def test_copies_for_a_shadow_are_no_headless_messages(store: Store) -> None:
+    stamps = [stamp(key, "app_egress", HOUR + key * S, mode=mode) for key, mode in enumerate(Mode)]
+    put(store, stamps)
+    users = [Mode.UNSET, Mode.NORMAL, Mode.CACHED, Mode.FALLBACK]
+    assert headless(store, path(), HOUR, HOUR + 10 * S) == {HOUR // S: len(users)}
 
 
 def test_a_child_whose_parent_is_unknown_is_headless(store: Store) -> None:

@@ -118,6 +118,15 @@ def test_one_canary_runs_beside_a_program_at_a_time(tmp_path: Path) -> None:
     assert [one.instance.id for one in instances.read()] == sorted([first.id, shadow.id])
 
 
+def test_a_file_that_is_no_record_does_not_stop_the_others(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    instances = Instances(tmp_path)
+    one = instances.order(instance())
+    for name, content in (("half.json", b'{"id": "x"'), ("other.json", b'{"id": 1}'), ("bytes.json", b"\xff")):
+        (tmp_path / "instances" / name).write_bytes(content)
+    assert [routed.instance for routed in instances.read()] == [one]
+    assert "half.json is not read" in caplog.text
+
+
 def options(program: Program) -> dict[str, list[str]]:
     """The words of a program as options, each with its values."""
     found: dict[str, list[str]] = {}
