@@ -79,14 +79,8 @@ def demo(
         raise CommandError(Code.USAGE, f"--rate of a live order path is at least 1, got {rate:g}")
     try:
         with Hold(run.data, "demo") as hold:
-            load = Load(
-                DEFAULT_RATE if rate is None else rate,
-                1 if seed is None else seed,
-                profile or "flat",
-                compression,
-                seed,
-            )
-            programs = order_path(run.data, load)
-            return session(run, hold, programs, url="", for_=for_)
+            number = 1 if seed is None else seed
+            load = Load(DEFAULT_RATE if rate is None else rate, number, profile or "flat", compression, seed)
+            return session(run, hold, order_path(run.data, load), url="", for_=for_)
     except AlreadyRunningError as error:
         raise CommandError(Code.UNREACHABLE, str(error), kind="already_running") from error

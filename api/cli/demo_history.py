@@ -19,7 +19,9 @@ DEFAULT_RATE = 1.0
 _DAY_NS = 86_400_000_000_000
 
 
-def history(run: Run, length: str, *, rate: float | None, seed: int, profile: str | None, until: str | None) -> Answer:
+def history(
+    run: Run, length: str, *, rate: float | None, seed: int | None, profile: str | None, until: str | None
+) -> Answer:
     """Make a history of that length, and say what is in it."""
     import time
 
@@ -36,7 +38,7 @@ def history(run: Run, length: str, *, rate: float | None, seed: int, profile: st
     length_ns = duration_ns(length, "--history")
     until_ns = None if until is None else parse_time(until, "--until", time.time_ns())
     chosen = profile or ("day" if length_ns >= _DAY_NS else "flat")
-    settings = Settings(seed=seed, rate=DEFAULT_RATE if rate is None else rate, profile=chosen)
+    settings = Settings(seed=1 if seed is None else seed, rate=DEFAULT_RATE if rate is None else rate, profile=chosen)
     try:
         with Hold(run.data, "history"):
             configured = with_configuration(run)
@@ -49,6 +51,7 @@ def history(run: Run, length: str, *, rate: float | None, seed: int, profile: st
                     declared_paths(configured),
                     section(document.get("windows", {}), WindowSettings, "windows", configured.source),
                     settings,
+                    outcomes=seed,
                 ).run(length_ns, until_ns, progress=tell)
     except AlreadyRunningError as error:
         raise CommandError(Code.UNREACHABLE, str(error), kind="already_running") from error

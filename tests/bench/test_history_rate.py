@@ -34,7 +34,7 @@ def test_history_rate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     paths = paths_from(document, points, "demo")
     now = time.time_ns()
     began = time.perf_counter()
-    tape, _ = simulate(Settings(profile="flat"), now // HOUR_NS * HOUR_NS - HOUR_NS)
+    tape = simulate(Settings(profile="flat"), now // HOUR_NS * HOUR_NS - HOUR_NS).tape
     alone_s = time.perf_counter() - began
     store = open_embedded(tmp_path)
     migrate(store, Retention())

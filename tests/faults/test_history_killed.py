@@ -44,7 +44,7 @@ def contents(data: Path) -> dict[str, Any]:
                 " (SELECT path, level, window, max(generation) FROM windows GROUP BY path, level, window)"
             )
             sql = (
-                f"SELECT toString(sum(cityHash64(toString(tuple({columns}))))) AS h, count() AS n"  # noqa: S608 - names of ours
+                f"SELECT toString(sum(cityHash64(toString(tuple({columns}))))) AS h, count() AS total"  # noqa: S608 - names of ours
                 f" FROM (SELECT {level}* FROM {table}) {current}"
             )
             found[table] = store.query(sql).row(0)

@@ -16,7 +16,7 @@ from api.demo.delays import parse
 from api.demo.faults import Fault
 from api.demo.history.calendar import DAY_NS, HOUR_NS, NS, Day, day
 from api.demo.history.feed import Feed, sent
-from api.demo.history.simulation import Done, OrderPath
+from api.demo.history.simulation import OrderPath
 from api.demo.history.tape import Tape
 from api.demo.market import SYMBOLS, Market
 from api.demo.profile import profile
@@ -46,8 +46,8 @@ def day_of(seed: int, at_ns: int) -> Day:
     return day(seed, at_ns - at_ns % DAY_NS)
 
 
-def simulate(settings: Settings, begin_ns: int) -> tuple[Tape, list[Done]]:
-    """The hour that begins at `begin_ns`: its tape, and its orders. All that begins in it is followed to its end."""
+def simulate(settings: Settings, begin_ns: int) -> OrderPath:
+    """The hour that begins at `begin_ns`. All that begins in it is followed to its end."""
     today = day_of(settings.seed, begin_ns)
     end_ns = begin_ns + HOUR_NS
     faults = [f for f in today.faults if f.start_ns < end_ns + 10 * NS and (f.end_ns or 0) > begin_ns]
@@ -67,7 +67,7 @@ def play(
     faults: Sequence[Fault],
     seed: int,
     delays: Mapping[str, Quantiles] | None = None,
-) -> tuple[Tape, list[Done]]:
+) -> OrderPath:
     """A market's datagrams from `begin_ns` to `end_ns` through the order path."""
     tape = Tape(HOST)
     path = OrderPath(tape, delays or measured(), faults, seed, (begin_ns // 1_000_000 & 0xFFFF_FFFF) << 32 | 1)
@@ -76,4 +76,4 @@ def play(
         path.events.run(intended_ns)
         feed.quotes(intended_ns, payload)
     path.events.run()
-    return tape, path.done
+    return path

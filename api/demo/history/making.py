@@ -7,16 +7,16 @@ import multiprocessing
 import os
 import signal
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
+from api.demo.drop_copy import Copy
 from api.demo.history.calendar import HOUR_NS
 from api.demo.history.hours import Settings, simulate
-from api.demo.history.simulation import Done
-from api.demo.history.tape import Tape
+from api.demo.history.simulation import OrderPath
 from collector.payload import Packed, pack_columns
 from collector.record import Columns
 
@@ -35,7 +35,8 @@ class Made:
     stamps: int
     links: int
     quotes: int
-    orders: tuple[Done, ...]
+    orders: int
+    copies: tuple[tuple[int, Copy], ...]
 
     @property
     def events(self) -> int:
@@ -43,21 +44,29 @@ class Made:
         return sum(packed.events for _, packed in self.frames)
 
 
-def pack(tape: Tape, begin_ns: int, end_ns: int, orders: Sequence[Done] = ()) -> Made:
-    """A tape as frames, each cut when its last event happened, and all within the span: a batch lies in one day."""
+def pack(path: OrderPath, begin_ns: int, end_ns: int) -> Made:
+    """What was stamped as frames, each cut when its last event happened, and within the span: a batch lies in a day."""
     frames = []
     rows = {"stamps": 0, "links": 0}
-    for columns in tape.columns():
+    for columns in path.tape.columns():
         rows[columns.table.name] = rows.get(columns.table.name, 0) + len(columns)
         frames += [_frame(part, begin_ns, end_ns) for part in _parts(columns)]
     frames.sort(key=lambda frame: frame[0])
-    return Made(begin_ns, end_ns, tuple(frames), rows["stamps"], rows["links"], tape.quotes, tuple(orders))
+    return Made(
+        begin_ns,
+        end_ns,
+        tuple(frames),
+        rows["stamps"],
+        rows["links"],
+        path.tape.quotes,
+        len(path.done),
+        tuple(path.copies),
+    )
 
 
 def make(settings: Settings, begin_ns: int) -> Made:
     """One hour of a history."""
-    tape, orders = simulate(settings, begin_ns)
-    return pack(tape, begin_ns, begin_ns + HOUR_NS, orders)
+    return pack(simulate(settings, begin_ns), begin_ns, begin_ns + HOUR_NS)
 
 
 def made(settings: Settings, hours: Iterable[int], processes: int) -> Iterator[Made]:

@@ -22,7 +22,7 @@ from api.demo.history.making import pack
 from api.demo.history.plan import Range, refuse_others
 from api.demo.history.recording import Inputs
 from api.demo.history.shipping import Shipping, collector_of
-from api.demo.history.simulation import Done, OrderPath
+from api.demo.history.simulation import OrderPath
 from api.demo.history.tape import Tape
 from api.demo.market_data import Datagram
 from api.demo.wire import WireError
@@ -52,12 +52,13 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
-def play(inputs: Inputs) -> tuple[Tape, list[Done]]:
+def play(inputs: Inputs) -> OrderPath:
     """The recording's datagrams through the order path, at their times. Raises WireError for what is no datagram."""
     tape = Tape(HOST)
     path = OrderPath(
         tape, inputs.delays, inputs.faults, inputs.seed, (inputs.from_ns // 1_000_000 & 0xFFFF_FFFF) << 32 | 1
     )
+    path.intended_behind_ns = inputs.monotonic_ns
     feed = Feed(path, path.delay("feed.send"))
     for sent_ns, payload in inputs.datagrams:
         datagram = Datagram.decode(payload)
@@ -65,7 +66,7 @@ def play(inputs: Inputs) -> tuple[Tape, list[Done]]:
             path.events.run(sent_ns)
             feed.sent(sent_ns, payload, inputs.monotonic_ns)
     path.events.run()
-    return tape, path.done
+    return path
 
 
 def digest(tape: Tape) -> str:
@@ -95,8 +96,9 @@ def replay(
     collector = collector_of(f"recording/{checksum:08x}")
     span = Range(inputs.from_ns, inputs.to_ns + 10 * NS)
     refuse_others(store, collector, span)
-    tape, orders = play(inputs)
-    made = pack(tape, span.from_ns, span.to_ns, orders)
+    path = play(inputs)
+    tape = path.tape
+    made = pack(path, span.from_ns, span.to_ns)
     now = time.time_ns()
     bounds = LandingSettings(max_past=f"{max(0, now - span.from_ns) // HOUR_NS + 48}h")
     shipping = Shipping(store, Landing(store, points, bounds), data / FOLDER / "replay-spool", collector)
@@ -118,7 +120,7 @@ def replay(
     )
     return Replayed(
         from_ns=inputs.from_ns, to_ns=inputs.to_ns, datagrams=len(inputs.datagrams), quotes=tape.quotes,
-        orders=len(orders), stamps=made.stamps, links=made.links, faults=len(inputs.faults), digest=digest(tape),
+        orders=made.orders, stamps=made.stamps, links=made.links, faults=len(inputs.faults), digest=digest(tape),
         duplicates=shipped.duplicates, messages=int(seen["n"][0] or 0), quarantined=shipped.quarantined,
         difference=sum(abs(row.difference) + row.in_spool + row.in_flight for row in mine),
         seconds=round(time.perf_counter() - started, 3),

@@ -18,6 +18,7 @@ from analytics.window_settings import WindowSettings
 from api.demo.control import FOLDER, Control
 from api.demo.faults import Fault
 from api.demo.history.calendar import HOUR_NS, NS, Day
+from api.demo.history.customers import Customers
 from api.demo.history.hours import Settings, day_of
 from api.demo.history.making import Made, made
 from api.demo.history.plan import Range, settle
@@ -74,6 +75,7 @@ class History:
     paths: Mapping[str, LatencyPath]
     windows: WindowSettings
     settings: Settings
+    outcomes: int | None = None  # seed of the customers' rule; None: secret
     processes: int = field(default_factory=lambda: min(2, os.cpu_count() or 1))
 
     @property
@@ -108,6 +110,7 @@ class History:
             self.store, Landing(self.store, self.points, bounds), self.data / FOLDER / "history-spool", self.collector
         )
         hours = made(self.settings, todo, self.processes if len(todo) > 1 else 0)
+        customers = Customers(self.data / FOLDER, self.collector, self.settings, self.outcomes)
         wanted, done = set(todo), len(span.hours) - len(todo)
         for piece in span.days():
             for begin_ns in piece.hours:
@@ -117,6 +120,7 @@ class History:
                 began = time.perf_counter()
                 hour = next(hours)
                 took = time.perf_counter()
+                customers.react(hour, day_of(self.settings.seed, begin_ns))  # before the hour counts as made
                 shipped = shipping.ship(hour, begin_ns // HOUR_NS)
                 spent["making"] += took - began
                 spent["landing"] += time.perf_counter() - took
@@ -130,6 +134,7 @@ class History:
         began = time.perf_counter()
         summary.windows_computed += self._windows(Range(span.from_ns - _EDGE_NS, span.to_ns + _EDGE_NS), now)
         spent["windows"] += time.perf_counter() - began
+        customers.close()
         self._account(summary, span)
         tell("hours", summary.hours, summary.hours)
         summary.seconds_of = {name: round(seconds, 3) for name, seconds in spent.items()}
@@ -228,6 +233,6 @@ def struck(days: list[Day], span: Range) -> list[Fault]:
 def _count(summary: Summary, hour: Made, shipped: Shipped) -> None:
     summary.hours_made += 1
     summary.quotes += hour.quotes
-    summary.orders += len(hour.orders)
+    summary.orders += hour.orders
     summary.batches += shipped.batches
     summary.duplicates += shipped.duplicates

@@ -14,6 +14,7 @@ from tailsight_probe import Outcome
 from api.demo.arbitration import Arbiter, Numbered
 from api.demo.book import Books
 from api.demo.desk import Desk, Ready
+from api.demo.drop_copy import Copy, Filled, Reported, Sent
 from api.demo.faults import Fault
 from api.demo.history.network import HEADERS, Link
 from api.demo.history.programs import Program
@@ -75,11 +76,13 @@ class OrderPath:
         self._sent = engine.spot("app_egress", "order", self._decides)
         self._arbiter, self._desk = Arbiter(), Desk(Strategy(pairs=PAIRS))
         self._timer_ns: int | None = None
+        self.intended_behind_ns = 0  # of the quotes' intended times, where they are of another clock
         self._ready_ns: dict[int, int] = {}
         self._next_order = first_order
         self._open: dict[int, tuple[Order, int, int, int, bool]] = {}
         self._filled: dict[int, int] = {}
         self.done: list[Done] = []
+        self.copies: list[tuple[int, Copy]] = []  # what the engine tells the back office, and when
         self._draw = {name: draws.of(name) for name in profile if "-" not in name}
         self._inference = _Inference(self)
         self._sites = {site: _Site(self, site) for site in SITES}
@@ -215,12 +218,15 @@ class OrderPath:
                 tape.link(now, key, order.id)
             now += self._draw["engine.send"]()
             self._open[order.id] = (order, last.key, last.quote.intended_ns, now, degraded)
+            sent = Sent(order, now, now, last.quote.intended_ns + self.intended_behind_ns, decision.data_age_ns)
+            self.copies.append((now, sent))
             tape.stamp_with(engine.shown(now), self._sent, order.id, labels=self.order_labels(order))
             self._sites[SITE_OF[order.instrument]].order_arrives(now, order)
         return now
 
-    def note_fill(self, fill: Fill) -> None:
+    def note_fill(self, now: int, fill: Fill) -> None:
         """The engine is told of a trade."""
+        self.copies.append((now, Filled(fill)))
         self._filled[fill.id] = self._filled.get(fill.id, 0) + fill.quantity
 
     def note_report(self, now: int, report: Report) -> bool:
@@ -228,6 +234,7 @@ class OrderPath:
         opened = self._open.pop(report.id, None)
         if opened is None:
             return False
+        self.copies.append((now, Reported(report, now, now)))
         order, key, intended_ns, sent_ns, degraded = opened
         filled = self._filled.get(report.id, 0)
         self.done.append(
@@ -371,5 +378,5 @@ class _Site:
 
     def _on_filled(self, now: int, fill: Fill) -> int:
         self._path.tape.stamp(self._path._engine.shown(now), self._filled, fill.id)
-        self._path.note_fill(fill)
+        self._path.note_fill(now, fill)
         return now + _STAMP_NS

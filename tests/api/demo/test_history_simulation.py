@@ -31,8 +31,8 @@ MS = 1_000_000
 def run(
     faults: Sequence[Fault] = (), *, seconds: int = 40, rate: float = 30.0, seed: int = 3
 ) -> tuple[pl.DataFrame, Tape, list[Any]]:
-    tape, done = play(Market(rate, seed), BEGIN, BEGIN + seconds * NS, faults, seed)
-    return frame(tape), tape, done
+    path = play(Market(rate, seed), BEGIN, BEGIN + seconds * NS, faults, seed)
+    return frame(path.tape), path.tape, path.done
 
 
 def frame(tape: Tape) -> pl.DataFrame:
@@ -90,9 +90,9 @@ def test_an_hour_is_the_same_frames_wherever_it_is_made() -> None:
 
 def test_a_closed_market_makes_nothing() -> None:
     midnight = BEGIN - BEGIN % DAY_NS
-    tape, orders = simulate(Settings(profile="day"), midnight + 2 * HOUR_NS)
-    assert pack(tape, midnight, midnight + HOUR_NS).frames == ()
-    assert orders == []
+    path = simulate(Settings(profile="day"), midnight + 2 * HOUR_NS)
+    assert pack(path, midnight, midnight + HOUR_NS).frames == ()
+    assert path.done == path.copies == []
 
 
 @settings(max_examples=12, deadline=None)

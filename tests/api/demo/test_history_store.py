@@ -16,6 +16,7 @@ from analytics.ledger import collectors, ledger
 from analytics.paths import paths_from
 from analytics.window_settings import WindowSettings
 from analytics.windows import run_due
+from api.demo.business import columns, file_of, read
 from api.demo.control import FOLDER, Control
 from api.demo.history.calendar import DAY_NS, HOUR_NS, NS, day
 from api.demo.history.hours import Settings
@@ -23,7 +24,9 @@ from api.demo.history.making import make
 from api.demo.history.plan import PlanError, whole_hours
 from api.demo.history.run import History, Summary
 from api.demo.history.shipping import NAME
+from api.demo.outcome_rule import draw_rule
 from api.demo.programs import configuration
+from api.demo.truth import read_all
 from collector.points import points_from
 from collector.settings import read_toml
 from collector.store import Store, StoreError
@@ -34,7 +37,7 @@ from collector.store.schema import Retention, migrate, table_types
 DOCUMENT = read_toml(configuration())
 POINTS = points_from(DOCUMENT, "demo")
 PATHS = paths_from(DOCUMENT, POINTS, "demo")
-NOW = time.time_ns()  # the store's retention goes by its own clock
+NOW = time.time_ns() // HOUR_NS * HOUR_NS - HOUR_NS // 2  # the past: retention goes by the store's own clock
 
 
 @pytest.fixture(scope="module")
@@ -64,12 +67,12 @@ def history(world: tuple[Store, Path], **settings: Any) -> History:
 def contents(store: Store) -> dict[str, tuple[str, int]]:
     """What is in the store, without when it was written."""
     found = {}
-    for table, columns in {
+    for table, what in {
         "stamps": "ts, key, point, host, service, thread, depth, label_set, outcome, mode, cache, data_age_ns, seq",
         "links": "ts, parent, child, seq",
         "messages": "path, window, key, start, e2e_ns, stage_ns, outcome, mode",
     }.items():
-        sql = f"SELECT toString(sum(cityHash64(toString(tuple({columns}))))) AS h, count() AS n FROM {table}"  # noqa: S608 - names of ours
+        sql = f"SELECT toString(sum(cityHash64(toString(tuple({what}))))) AS h, count() AS n FROM {table}"  # noqa: S608 - names of ours
         found[table] = store.query(sql).row(0)
     return found
 
@@ -226,3 +229,21 @@ def test_its_name_is_in_the_list_of_collectors(world: tuple[Store, Path]) -> Non
     history(world).run(2 * HOUR_NS, now_ns=NOW)
     (one,) = collectors(world[0], NOW)
     assert (one.name, one.status, one.live) == (NAME, "stopped", False)
+
+
+def test_its_orders_are_in_the_blotter_once(world: tuple[Store, Path]) -> None:
+    _, data = world
+    one = history(world)
+    one.outcomes = 5
+    summary = one.run(HOUR_NS, now_ns=NOW)
+    rows = list(read(file_of(data), "orders"))
+    assert len(rows) == summary.orders > 100
+    assert {row[columns("orders").index("status")] for row in rows} == {"accepted", "rejected"}
+    assert sum(row[columns("orders").index("filled_quantity")] > 0 for row in rows) > 0
+    world[0].execute("TRUNCATE TABLE heartbeats")  # so that the hour is made again
+    assert one.run(HOUR_NS, now_ns=NOW).hours_made == 1
+    assert list(read(file_of(data), "orders")) == rows
+    keys = {int(row[columns("orders").index("message_key")], 16) for row in rows}
+    assert keys == set(world[0].query("SELECT DISTINCT key FROM messages WHERE path = 'order'")["key"])
+    (truth,) = read_all(data / FOLDER)
+    assert (truth.seed, truth.rule) == (5, draw_rule(5))
