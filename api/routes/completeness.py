@@ -8,7 +8,7 @@ import polars as pl
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
-from analytics.completeness import completeness
+from analytics.completeness import NS, completeness
 from api.answers import Completeness, Span, in_formats
 from api.door import Door, StateDep, opens_for
 from api.negotiate import FORMAT, answer
@@ -56,9 +56,13 @@ def listed(
 ) -> Response:
     """(produced - missing) / produced over all collectors, per step; null while a collector is behind.
 
+    The time is widened to whole seconds.
+
     `known_share` is the share up to `known_to_ns`, where none is behind.
     """
-    start, end = span(from_, to)
+    # Counted by the second: a step that ended inside one would share it with the next, and steps would not add up.
+    first, last = span(from_, to)
+    start, end = first // NS * NS, -(-last // NS) * NS
     seconds = None if step is None else step_s(step, start, end)
     rows = [
         {"from_ns": one.from_ns, "to_ns": one.to_ns, **shown(one)}
