@@ -168,7 +168,8 @@ class SocketStamps:
     def _came(self, control: list[tuple[int, int, bytes]]) -> int | None:
         for level, kind, value in control:
             if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPING and len(value) >= _TIMES.size:
-                seconds, nanos = _TIMES.unpack_from(value)[:2]
+                times: tuple[int, ...] = _TIMES.unpack_from(value)
+                seconds, nanos = times[:2]
                 if seconds:
                     return seconds * 1_000_000_000 + nanos - _offset()
         return None
