@@ -4,7 +4,7 @@ What it needs, each on its own:
 
 - a stamp per decision at `point`; without it there is no answer;
 - `data_age_ns` on that stamp, to judge against a largest age;
-- intervals `feed_gap` of the feeds collector (after arbitration), whose channels the decisions are taken from;
+- intervals `sequence_gap` of the feeds collector (after arbitration), whose channels the decisions are taken from;
 - intervals `feed_stale`, and a label with the instrument on a stamp of the decision, named as the wire names it;
 - a label with the notional, a number, to weigh decisions by.
 
@@ -46,7 +46,7 @@ SELECT kind, toUnixTimestamp64Nano(i.ts) AS low_ns, low_ns + i.duration_ns AS hi
 FROM intervals AS i
 LEFT JOIN (SELECT label_set, any(labels) AS labels FROM label_sets GROUP BY label_set) AS l
     ON i.label_set = l.label_set
-WHERE kind IN ('feed_gap', 'feed_stale') AND i.ts < fromUnixTimestamp64Nano({to_ns:Int64}, 'UTC')
+WHERE kind IN ('sequence_gap', 'feed_stale') AND i.ts < fromUnixTimestamp64Nano({to_ns:Int64}, 'UTC')
     AND i.ts >= fromUnixTimestamp64Nano({from_ns:Int64} - 3600000000000, 'UTC')
 LIMIT {most:UInt64}
 """
@@ -133,7 +133,7 @@ def judge(
     Args:
         at_ns: when each was taken.
         ages_ns, instruments, notionals: of each; None where it is not known.
-        spans: (kind, start, end, labels) of `feed_gap` and `feed_stale`.
+        spans: (kind, start, end, labels) of `sequence_gap` and `feed_stale`.
         watched: whether feeds were followed at all.
         max_age_ns: older data are stale.
     """
@@ -151,7 +151,7 @@ def judge(
     if not watched:
         lacking.append("rows of the feeds collector")
     else:
-        gaps = [(low, high) for kind, low, high, by in spans if kind == "feed_gap" and by.get("line") == "all"]
+        gaps = [(low, high) for kind, low, high, by in spans if kind == "sequence_gap" and by.get("line") == "all"]
         inside = _inside(at_ns, gaps)
         gapped, bad = int(inside.sum()), bad | inside
         if not any(instruments):

@@ -100,7 +100,7 @@ class Rows:
             for gap in line.gaps[:_INTERVALS]:
                 length = max(0, (gap.end_ns if gap.end_ns is not None else end) - gap.start_ns)
                 culprit = f"{channel}/{line.line or 'all'}"
-                self._interval("feed_gap", gap.start_ns, length, culprit, label_set)
+                self._interval("sequence_gap", gap.start_ns, length, culprit, label_set)
         for instrument, since, _ in report.stale[:_INTERVALS]:
             # One piece per interval, so that an instrument that is stale now can be seen now.
             begin = max(since, start)

@@ -140,8 +140,8 @@ def test_the_command_line_shows_the_same(live: tuple[Live, Any]) -> None:
 def test_judging_by_plain_values() -> None:
     at = np.array([10, 20, 30, 40, 50], dtype=np.int64)
     spans = [
-        ("feed_gap", 18, 22, {"channel": "c", "line": "all"}),
-        ("feed_gap", 28, 60, {"channel": "c", "line": "A"}),  # the other line filled it
+        ("sequence_gap", 18, 22, {"channel": "c", "line": "all"}),
+        ("sequence_gap", 28, 60, {"channel": "c", "line": "A"}),  # the other line filled it
         ("feed_stale", 35, 45, {"channel": "c", "instrument": "X"}),
     ]
     got = judge(

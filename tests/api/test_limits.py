@@ -114,7 +114,8 @@ def test_a_reader_that_does_not_read_is_cut_and_a_slow_one_that_reads_is_not(liv
     now = time.time_ns()
     row = {"kind": "deploy", "who": "w", "host": "", "service": "big", "version": "", "url": "", "labels": "{}"}
     rows = [
-        {**row, "ts": now, "recorded": now, "id": uuid.UUID(int=n), "what": f"{n} " + "x" * 30_000} for n in range(900)
+        {**row, "ts": now, "recorded": now, "id": str(uuid.UUID(int=n)), "what": f"{n} " + "x" * 30_000}
+        for n in range(900)
     ]
     with open_embedded(live.data) as store:
         store.insert("changes", from_rows(table_types()["changes"], rows), token="big")  # noqa: S106 - a deduplication token

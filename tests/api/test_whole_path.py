@@ -41,7 +41,7 @@ def test_the_printed_address_is_ready(session: Session) -> None:
     session.until(lambda: session.get("/readyz").status_code == 200, 30, "/readyz 200")
     session.until(lambda: session.url in session.log.read_text(), 10, "the address on the terminal")
     assert set(session.note["programs"]) == {
-        "server", "agent", "links", "inference", "engine", "feed",
+        "server", "agent", "links", "inference", "engine", "feed", "back-office",
         *(f"{name}-{site}" for name in ("venue", "gateway") for site in ("east", "west")),
     }  # fmt: skip
     assert session.note["url"] == session.url
