@@ -246,7 +246,7 @@ import mmap, os, sys, tempfile, threading, time
 print(threading.get_native_id(), flush=True)
 sys.stdin.readline()
 if sys.argv[1] == "lock":
-    # On one CPU the one who lets go makes the wakeup itself; else it may be handed to the other CPU (docs/scheduler.md).
+    # On one CPU the one who lets go makes the wakeup itself; else another CPU may make it (docs/scheduler.md).
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     lock = threading.Lock()
     lock.acquire()
