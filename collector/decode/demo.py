@@ -1,6 +1,6 @@
 """The demo's feed: quotes and listings over MoldUDP64.
 
-The same as in `api.demo.market_data`, and the same keys as its programs stamp: the session is its start in ms, base 36.
+The same as its programs send, and the same keys as they stamp: the session is its start in ms, base 36.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Datagram(Packet):  # type: ignore[misc, unused-ignore]
 
 
 def _ids(sessions: list[bytes], which: NDArray[np.int64], sequence: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """`api.demo.market_data.feed_key`: 32 bits of the session, 32 of the number."""
+    """The key that its programs stamp: 32 bits of the session, 32 of the number."""
     high = np.array([_start(name) << 32 for name in sessions], dtype=np.uint64)
     return high[which] | (sequence.astype(np.uint64) & np.uint64(0xFFFF_FFFF))
 
