@@ -57,15 +57,17 @@ def start(
     ] = None,
     for_: ForOption = None,
     after: AfterOption = "0s",
+    queue: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Of lost_nic_queue: which receive queue. (default: one that carries a flow)"),
+    ] = None,
 ) -> Answer:
     """Order a fault. A bad deploy restarts the program in its new version and records the change; so does its end."""
-    from api.demo.faults import KINDS, NOT_HERE
+    from api.demo.faults import KINDS
 
-    if kind in NOT_HERE:
-        raise CommandError(Code.FINDING, f"{kind} is not possible here: {NOT_HERE[kind]}", kind="not_here")
     default_ns = KINDS[kind].amount_ns if kind in KINDS else 0
     amount_ns = default_ns if amount is None else _signed_ns(amount, "--amount")
-    fault = _ordered(run, kind, at, size, for_, after, amount_ns=amount_ns)
+    fault = _ordered(run, kind, at, size, for_, after, amount_ns=amount_ns, queue=queue)
     return _answer(fault)
 
 
@@ -162,22 +164,31 @@ def list_(run: Run) -> Answer:
 
 @command(app, "kinds", examples=("tailsight demo fault kinds",))
 def kinds(_run: Run) -> Answer:
-    """What can go wrong, and where; and what cannot be made to go wrong here, and why."""
-    from api.demo.faults import KINDS, NOT_HERE
+    """What can go wrong, and where; and which flow is on which receive queue of the hosts' NICs."""
+    import msgspec
+
+    from api.demo.faults import KINDS
+    from api.demo.rss import FLOWS, QUEUES
 
     def show(console: Console) -> None:
         from dashboards.terminal import plain_table
 
         body = [(name, kind.description, ", ".join(kind.places)) for name, kind in KINDS.items()]
         console.print(plain_table("Faults", ("kind", "what it does", "where"), body))
-        for name, why in NOT_HERE.items():
-            console.print(f"not here: {name}: {why}")
+        flows = sorted(FLOWS.values(), key=lambda flow: (flow.host, flow.queue))
+        rows = [
+            (f.host, f.queue, f.name, f.protocol, f"{f.source}:{f.source_port}", f"{f.target}:{f.target_port}")
+            for f in flows
+        ]
+        title = f"Receive queues of the demo's own network: 0 to {QUEUES - 1} at each host"
+        console.print(plain_table(title, ("host", "queue", "flow", "protocol", "from", "to"), rows))
 
     described = {
         name: {"description": kind.description, "places": kind.places, "amount_ns": kind.amount_ns}
         for name, kind in KINDS.items()
     }
-    return Answer({"kinds": described, "not_here": NOT_HERE}, show)
+    flows = [{**msgspec.to_builtins(f), "hash": f"0x{f.hash:08x}", "queue": f.queue} for f in FLOWS.values()]
+    return Answer({"kinds": described, "receive_queues": QUEUES, "flows": flows}, show)
 
 
 @command(app, "stop", examples=("tailsight demo fault stop", "tailsight demo fault stop cpu_hog-1f3a5b7c"))
@@ -196,7 +207,7 @@ def stop(
 def _ordered(
     run: Run, kind: str, at: str, size: str, for_: str | None, after: str,
     *, amount_ns: int = 0, delay_ns: int = 0, loss: float = 0.0, rate_bps: float = 0.0,
-    delays: tuple[tuple[float, int], ...] = (),
+    delays: tuple[tuple[float, int], ...] = (), queue: int | None = None,
 ) -> Fault:  # fmt: skip
     from api.demo.faults import Fault, FaultError
     from collector.settings import duration_ns
@@ -217,6 +228,7 @@ def _ordered(
                 loss=loss,
                 rate_bps=rate_bps,
                 delays=delays,
+                queue=queue,
             )
         )
     except FaultError as error:
@@ -257,6 +269,11 @@ def _row(fault: Fault, now_ns: int) -> dict[str, Any]:
 
 def _answer(fault: Fault) -> Answer:
     words = f"Ordered {fault.id}: {fault.kind} at {fault.at}, {100 * fault.size:g} %."
+    if fault.queue is not None:
+        from api.demo.rss import on_queue
+
+        flows = [flow.name for flow in on_queue(fault.at, fault.queue)]
+        words += f" On receive queue {fault.queue}: {', '.join(flows) or 'no flow'}."
     return Answer(_row(fault, time.time_ns()), lambda console: console.print(words))
 
 

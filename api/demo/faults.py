@@ -2,7 +2,8 @@
 
 A fault touches a share `size` of the messages. Kinds that strike messages choose them by a hash of their key (that
 of their stamps, `tailsight_probe.hash64`); kinds that strike a whole program strike in pulses of `amount_ns`, one every
-`amount_ns / size`, so that they touch the same share of the time. Fault times are CLOCK_REALTIME nanoseconds.
+`amount_ns / size`, so that they touch the same share of the time. Kinds that strike packets draw them at random. Fault
+times are CLOCK_REALTIME nanoseconds.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from typing import Literal
 
 import msgspec
 
-Scope = Literal["message", "pulse", "link", "whole"]
+from api.demo import rss
+
+Scope = Literal["message", "pulse", "link", "queue", "whole"]
 _MS = 1_000_000
 _ALL = ("feed", "inference", "engine", "gateway-east", "gateway-west", "venue-east", "venue-west")
 _SERVING = _ALL[1:]
@@ -44,12 +47,7 @@ KINDS = {
     "link": Kind("packets are delayed, lost or throttled", LINKS, "link", 0),
     "feed_gap": Kind("one feed line is silent", LINES, "pulse", 100 * _MS),
     "clock_step": Kind("the clock that the program's stamps are taken from steps", _ALL, "whole", 20 * _MS),
-}
-
-# What cannot be done here, and why: named, so that nobody takes its absence for its being covered.
-NOT_HERE = {
-    "lost_nic_queue": "loopback has no receive queues to lose one of; it takes an interface with several queues of its "
-    "own, which takes privileges (a network namespace with veth)",
+    "lost_nic_queue": Kind("a receive queue of the host's NIC loses what arrives on it", rss.HOSTS, "queue", 0),
 }
 
 
@@ -71,6 +69,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     loss: float = 0.0
     rate_bps: float = 0.0  # bits per second, 0: as fast as it goes
     delays: tuple[tuple[float, int], ...] = ()  # of a link: quantiles of a delay that is drawn for each packet (ns)
+    queue: int | None = None  # of a lost NIC queue
 
     def active(self, now_ns: int) -> bool:
         """Whether it strikes now."""
@@ -97,9 +96,10 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def checked(fault: Fault) -> Fault:
-    """The fault itself. Raises FaultError with what would be right."""
-    if fault.kind in NOT_HERE:
-        raise FaultError(f"{fault.kind} is not possible here: {NOT_HERE[fault.kind]}")
+    """The fault itself; a lost NIC queue that names no queue gets one that carries a flow.
+
+    Raises FaultError with what would be right.
+    """
     kind = KINDS.get(fault.kind)
     if kind is None:
         raise FaultError(f"there is no fault {fault.kind!r}; there are {', '.join(KINDS)}")
@@ -113,6 +113,18 @@ def checked(fault: Fault) -> Fault:
         raise FaultError(f"a pulse of {fault.kind} lasts at least 1 ms, got {fault.amount_ns} ns")
     if kind.scope == "link" and not (fault.delay_ns > 0 or 0 < fault.loss <= 1 or fault.rate_bps > 0 or fault.delays):
         raise FaultError("a link's fault needs a delay, a loss of 0 to 100 %, a rate, or a profile")
+    if kind.scope == "queue":
+        return _with_queue(fault)
+    if fault.queue is not None:
+        raise FaultError(f"{fault.kind} has no queue; lost_nic_queue has")
+    return fault
+
+
+def _with_queue(fault: Fault) -> Fault:
+    if fault.queue is None:
+        return msgspec.structs.replace(fault, queue=rss.used_queues(fault.at)[0])
+    if not 0 <= fault.queue < rss.QUEUES:
+        raise FaultError(f"the NIC of {fault.at} has the receive queues 0 to {rss.QUEUES - 1}, got {fault.queue}")
     return fault
 
 

@@ -1,4 +1,5 @@
-"""`python -m api.demo.links`: the network between the programs, in user space: every packet of theirs passes here.
+"""`python -m api.demo.links`: the network between the programs, in user space: every packet of theirs passes here, and
+the receive queues of their hosts' NICs (`api.demo.rss`, `api.demo.nic`).
 
 Without a fault a packet is handed on at once. Waiting packets are kept in the order in which they leave; what waits for
 less than a system call takes is not waited for.
@@ -22,6 +23,8 @@ from api.demo.control import Control
 from api.demo.faults import LINES, LINKS, Fault
 from api.demo.instances import Instance, Instances
 from api.demo.link_model import LinkModel
+from api.demo.nic import Queue, Stream, striking
+from api.demo.rss import FLOWS
 from api.demo.stopping import Stop
 from api.demo.tap import Tap
 
@@ -39,6 +42,7 @@ class Links:
         self._control = Control(control)
         self._tap = Tap(control)
         self._faults: dict[str, list[Fault]] = {name: [] for name in LINKS}
+        self._queue_faults: dict[str, list[Fault]] = {name: [] for name in FLOWS}
         self._readers: dict[socket.socket, Callable[[], None]] = {}
         self._waiting: list[tuple[int, int, Callable[[], None]]] = []
         self._order = itertools.count()
@@ -52,15 +56,18 @@ class Links:
     def add_udp(self, name: str, listen: int, target: int, copy: int | None = None) -> None:
         """Hand datagrams on from one port to another, as soon as somebody listens there.
 
-        What leaves the link goes to port `copy` as well, as a switch's mirror port would send it to a collector.
+        What leaves the link goes to port `copy` as well, as a switch's mirror port would send it to a collector; what
+        becomes of it in the receiver's NIC is not seen there.
         """
         outer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         outer.connect((_LOCAL, target))
         mirror = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         model = self._model(name, stream=False)
+        queue = Queue(name, self._seed)
 
         def send(payload: bytes) -> None:
-            for end in (outer, *self._copies[name]):
+            taken = queue.takes(self._queue_faults[name], time.time_ns())
+            for end in (outer, *self._copies[name]) if taken else ():
                 with contextlib.suppress(ConnectionRefusedError):  # nobody listens now
                     end.send(payload)
             if copy is not None:  # not connected, so that nobody's refusal comes back
@@ -95,10 +102,10 @@ class Links:
             except OSError:  # the other side is down: so is the link
                 near.close()
                 return
-            for one, other in ((near, far), (far, near)):
+            for one, other, flow in ((near, far, name), (far, near, f"{name}.back")):
                 one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 one.settimeout(1.0)  # a side that takes nothing any more must not stop the other links
-                self._readers[one] = self._pump(name, one, other)
+                self._readers[one] = self._pump(name, flow, one, other)
 
         def close() -> None:
             self._readers.pop(server, None)
@@ -149,19 +156,42 @@ class Links:
                 if reader := self._readers.get(one):
                     reader()
 
-    def _pump(self, name: str, source: socket.socket, target: socket.socket) -> Callable[[], None]:
+    def _pump(self, name: str, flow: str, source: socket.socket, target: socket.socket) -> Callable[[], None]:
         model = self._model(name, stream=True)
+        stream: Stream[bytes] = Stream(Queue(flow, self._seed))
 
         def end() -> None:
+            stream.drop()
             for one in (source, target):
                 self._readers.pop(one, None)
                 one.close()
 
         def send(data: bytes) -> None:
+            if not data:
+                end()
+                return
             try:
                 target.sendall(data)
             except OSError:
                 end()
+
+        def arrive(data: bytes) -> None:
+            """What the link has handed on comes to the receive queue; b"" is the stream's end."""
+            waits = stream.due_ns is not None
+            if stream.take(data, self._queue_faults[flow], time.monotonic_ns(), time.time_ns()):
+                send(data)
+            elif not waits:
+                self._wait(stream.due_ns, again)
+
+        def again() -> None:
+            through = stream.again(self._queue_faults[flow], time.monotonic_ns(), time.time_ns())
+            if through is None:
+                log.warning("%s: the receiver's NIC has let nothing through for too long, the connection ends", flow)
+                end()
+                return
+            for data in through:
+                send(data)
+            self._wait(stream.due_ns, again)
 
         def read() -> None:
             try:
@@ -170,7 +200,7 @@ class Links:
                 data = b""
             if not data:
                 self._readers.pop(source, None)
-            self._hand_on(name, model, data, (lambda: send(data)) if data else end)
+            self._hand_on(name, model, data, lambda: arrive(data))
 
         return read
 
@@ -182,7 +212,11 @@ class Links:
         if leaves_ns <= now_ns:
             action()
         else:
-            heapq.heappush(self._waiting, (leaves_ns, next(self._order), action))
+            self._wait(leaves_ns, action)
+
+    def _wait(self, until_ns: int | None, action: Callable[[], None]) -> None:
+        if until_ns is not None:
+            heapq.heappush(self._waiting, (until_ns, next(self._order), action))
 
     def _knock(self) -> None:
         """Raise the links whose other end listens by now: it did not refuse the datagram before this one."""
@@ -204,6 +238,7 @@ class Links:
         if ordered is not None:
             running = [fault for fault in ordered if fault.end_ns is None or fault.end_ns > now_ns]
             self._faults = {name: [fault for fault in running if fault.at == name] for name in LINKS}
+            self._queue_faults = {name: striking(running, name) for name in FLOWS}
 
     def _model(self, name: str, *, stream: bool) -> LinkModel:
         return LinkModel(stream, self._seed + LINKS.index(name))

@@ -12,15 +12,17 @@ from api.demo.blotter import Blotter
 from api.demo.business import FILE, Business
 from api.demo.control import FOLDER
 from api.demo.drop_copy import Sent
-from api.demo.faults import KINDS, LINKS, NOT_HERE
+from api.demo.faults import KINDS, LINKS
 from api.demo.outcome_rule import LoadMeter, OutcomeRule
 from api.demo.wire import Order
 
 ROOT = Path(__file__).resolve().parents[2]
-GENERIC = {"link"}  # a word of the product too (docs/glossary.md)
+# Words of the product too: a link between keys (docs/glossary.md), and the interval that the collector `feeds` makes of
+# a hole in any feed (docs/feeds.md).
+GENERIC = {"link", "feed_gap"}
 PLACES = {place for kind in KINDS.values() for place in kind.places if "-" in place} | set(LINKS)
 FOLDERS = {f"{FOLDER}/{name}" for name in ("faults", "instances", truth.FOLDER)}
-SECRET = (set(KINDS) | set(NOT_HERE) | PLACES | FOLDERS | {"api.demo", FILE}) - GENERIC
+SECRET = (set(KINDS) | PLACES | FOLDERS | {"api.demo", FILE}) - GENERIC
 # Who knows the coefficients knows the answers: the back office applies them, the checker reads them. `history` is the
 # back office of days that are made up.
 KNOWS_THE_RULE = {"outcome_rule", "truth", "blotter", "back_office", "history"}

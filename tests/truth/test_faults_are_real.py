@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from api.demo.faults import Fault
+from api.demo.rss import FLOWS, on_queue
 
 if TYPE_CHECKING:
     from tests.truth.conftest import Took, World
 
 pytestmark = pytest.mark.timeout(180)
 MS = 1_000_000
+EDGE_NS = 150 * MS  # as in conftest: programs look for faults 20 times a second
 
 
 def parted(took: Sequence[Took], fault: Fault) -> tuple[list[int], list[int]]:
@@ -190,6 +192,51 @@ def test_a_gap_on_one_line_is_a_run_of_missing_packets(world: World) -> None:
     in_gap = {t.key for t in sent if fault.pulse_left_ns(t.start_ns) > 20 * MS}
     assert len(in_gap & lost) > 0.9 * len(in_gap) > 0
     assert len(lost) < 0.5 * len(sent)
+
+
+def test_a_lost_receive_queue_loses_one_line_and_nothing_else(world: World) -> None:
+    flow = FLOWS["line-a"]
+    (fault,), span = world.strike(("fault", "start", "lost_nic_queue", "--at", "engine", "--queue", str(flow.queue)))
+    assert (fault.queue, on_queue("engine", flow.queue)) == (flow.queue, [flow])
+    after = world.watch(1.0)
+    world.watch(0.5)
+    wide = (span[0] - 1_000 * MS, after[1] + 1_000 * MS)
+    sent = world.keys_at("app_egress", "feed", span)
+    assert len(sent) > 200
+    assert not sent & world.keys_at("arrived_a", "engine", wide)
+    assert (
+        sent == sent & world.keys_at("arrived_b", "engine", wide) == sent & world.keys_at("app_ingress", "engine", wide)
+    )
+    later = world.keys_at("app_egress", "feed", after)
+    assert later == later & world.keys_at("arrived_a", "engine", wide)
+
+
+def test_orders_on_a_lost_receive_queue_wait_until_it_is_back_and_none_is_lost(world: World) -> None:
+    queue = str(FLOWS["orders-east"].queue)
+    # It ends by itself: a connection that is silent for 3 s would be closed, and a busy machine starts commands slowly.
+    fault = world.tailsight(
+        "demo", "fault", "start", "lost_nic_queue", "--at", "gateway-east", "--queue", queue, "--for", "1200ms"
+    )
+    world.watch(2.5)
+    span = (fault["start_ns"] + EDGE_NS, fault["end_ns"] - EDGE_NS)
+    sql = """
+    SELECT toString(service) AS service, countDistinct(key) AS n, min(toUnixTimestamp64Nano(ts)) AS first_ns FROM stamps
+    WHERE (point, service) IN (('app_egress', 'engine'), ('app_ingress', 'gateway'))
+        AND key IN (
+            SELECT key FROM stamps INNER JOIN label_sets USING label_set
+            WHERE JSONExtractString(labels, 'site') = 'east'
+        )
+        AND key IN (
+            SELECT key FROM stamps WHERE point = 'app_egress' AND service = 'engine'
+                AND toUnixTimestamp64Nano(ts) >= {a:Int64} AND toUnixTimestamp64Nano(ts) < {b:Int64}
+        )
+    GROUP BY service
+    """
+    found = {row["service"]: row for row in world.query(sql, {"a": span[0], "b": span[1]})}
+    assert found["engine"]["n"] == found["gateway"]["n"] > 20
+    assert fault["end_ns"] <= found["gateway"]["first_ns"]
+    other = world.took("app_egress@engine", "app_ingress@gateway", span, site="west")
+    assert median(t.ns for t in other) < 50 * MS
 
 
 def test_a_clock_step_makes_messages_arrive_before_they_were_sent(world: World) -> None:

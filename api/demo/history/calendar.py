@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from api.demo.faults import KINDS, LINKS, Fault, checked
+from api.demo.rss import used_queues
 
 NS = 1_000_000_000
 HOUR_NS = 3_600 * NS
@@ -81,7 +82,8 @@ def _incident(rng: random.Random, start_ns: int, seed: int, number: int) -> Faul
     if kind == "link":
         delay_ns, share = rng.choice((1, 2, 5, 20)) * _MS, 1.0
         loss = rng.choice((0.0, 0.01)) if place in LINKS else 0.0
-    return _fault(kind, place, at_ns, lasts_min, share, amount_ns, seed, f"i{number}", delay_ns, loss)
+    queue = rng.choice(used_queues(place)) if kind == "lost_nic_queue" else None
+    return _fault(kind, place, at_ns, lasts_min, share, amount_ns, seed, f"i{number}", delay_ns, loss, queue)
 
 
 def _time(rng: random.Random, start_ns: int) -> int:
@@ -91,12 +93,13 @@ def _time(rng: random.Random, start_ns: int) -> int:
 
 def _fault(
     kind: str, place: str, at_ns: int, lasts_min: float, share: float, amount_ns: int, seed: int, number: str,
-    delay_ns: int = 0, loss: float = 0.0,
+    delay_ns: int = 0, loss: float = 0.0, queue: int | None = None,
 ) -> Fault:  # fmt: skip
     date = datetime.fromtimestamp(at_ns // NS, UTC)
     return checked(
         Fault(
             id=f"{kind}-history-{seed}-{date:%Y%m%d}-{number}", kind=kind, at=place, size=share, amount_ns=amount_ns,
             start_ns=at_ns, end_ns=at_ns + round(lasts_min * 60) * NS, delay_ns=delay_ns, loss=loss,
+            queue=queue,
         )
     )  # fmt: skip

@@ -1,4 +1,5 @@
-"""The links on the virtual clock: a drawn transit, and what the link's faults add; a link keeps the order."""
+"""The links on the virtual clock: a drawn transit, what the link's faults add, and the receiver's NIC; a link keeps the
+order."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from collections.abc import Callable, Sequence
 from api.demo.faults import LINES, LINKS, Fault
 from api.demo.history.virtual import Draws
 from api.demo.link_model import LinkModel
+from api.demo.nic import Queue, striking
 
 HEADERS = 3  # bytes of a frame before its body (`api.demo.wire`)
 
@@ -19,6 +21,8 @@ class Link:
         self._faults = [fault for fault in faults if fault.at == link]
         # The two directions of a stream lose packets of their own.
         self._model = LinkModel(link not in LINES, seed + LINKS.index(link) + (len(LINKS) if link != name else 0))
+        self._stream = link not in LINES
+        self._queue, self._queue_faults = Queue(name, seed), striking(faults, name)
         self._draw: Callable[[], int] = draws.of(name)
         self._last_ns = 0
 
@@ -27,5 +31,16 @@ class Link:
         leaves_ns = self._model.leaves_ns(size, at_ns, self._faults, at_ns) if self._faults else at_ns
         if leaves_ns is None:
             return None
-        self._last_ns = max(leaves_ns + self._draw(), self._last_ns + 1)
+        arrives_ns = self._received_ns(leaves_ns + self._draw())
+        if arrives_ns is None:
+            return None
+        self._last_ns = max(arrives_ns, self._last_ns + 1)
         return self._last_ns
+
+    def _received_ns(self, at_ns: int) -> int | None:
+        """When the receiver's NIC hands on what arrives at `at_ns`."""
+        if not self._queue_faults:
+            return at_ns
+        if self._stream:
+            return self._queue.stream_takes_ns(self._queue_faults, at_ns)
+        return at_ns if self._queue.takes(self._queue_faults, at_ns) else None

@@ -327,7 +327,7 @@ class _Site:
 
     def _send(self, link: Link, size: int, sent_ns: int, thread: object, handler: object, what: object) -> None:
         arrives_ns = link.arrives_ns(size, sent_ns)
-        if arrives_ns is not None:  # a stream loses nothing
+        if arrives_ns is not None:  # a stream loses nothing, but its sender may give up
             self._path.events.at(arrives_ns, thread, handler, what)  # type: ignore[arg-type] # of this class alone
 
     def _on_order(self, now: int, order: Order) -> int:

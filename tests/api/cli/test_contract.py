@@ -119,7 +119,7 @@ def test_version_is_json(tailsight: "Tailsight") -> None:
         (("token", "create", "me", "--scope", "everything"), 2, "token"),
         (("token", "revoke", "nobody"), 4, "not_found"),
         (("demo", "fault", "start", "cpu_hog", "--at", "engine", "--data", "none"), 3, "not_running"),
-        (("demo", "fault", "start", "lost_nic_queue", "--at", "engine"), 1, "not_here"),
+        (("demo", "fault", "start", "lost_nic_queue", "--at", "engine", "--data", "none"), 3, "not_running"),
         (("demo", "link", "line-a", "--loss", "some", "--data", "none"), 2, "usage"),
         (("demo", "link", "line-a", "--rate", "1 furlong", "--data", "none"), 2, "usage"),
         (("demo", "canary", "start", "--at", "venue-east"), 2, "instance"),

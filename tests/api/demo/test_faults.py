@@ -70,7 +70,10 @@ def test_faults_of_one_message_add_up_while_they_strike() -> None:
     ("wrong", "words"),
     [
         (fault("nonsense"), "there is no fault 'nonsense'; there are slow_dependency"),
-        (fault("lost_nic_queue"), "not possible here: loopback has no receive queues"),
+        (fault("lost_nic_queue", "inference"), "cannot strike 'inference'; it can strike engine, gateway-east"),
+        (fault("lost_nic_queue", queue=4), "the NIC of engine has the receive queues 0 to 3, got 4"),
+        (fault("lost_nic_queue", queue=-1), "receive queues 0 to 3, got -1"),
+        (fault("cpu_hog", queue=1), "cpu_hog has no queue"),
         (fault("lock_contention", "feed"), "cannot strike 'feed'; it can strike engine"),
         (fault(size=0), "above 0 %"),
         (fault(size=1.5), "at most 100 %"),

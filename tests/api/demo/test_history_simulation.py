@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 from tailsight_probe import hash64
 
 from api.demo.faults import KINDS, Fault, checked
@@ -22,6 +23,7 @@ from api.demo.history.tape import Tape
 from api.demo.history.virtual import Events, Thread
 from api.demo.market import Market
 from api.demo.measure import _SPANS
+from api.demo.rss import FLOWS
 from collector.record import Columns, Mode, Outcome
 
 BEGIN = 1_790_000_000 * NS // HOUR_NS * HOUR_NS
@@ -252,6 +254,29 @@ def test_both_lines_silent_is_a_gap_that_is_given_up_in_time() -> None:
     lost = set(keys(stamps, "app_egress", "feed")) - set(keys(stamps, "app_ingress", "engine"))
     assert len(lost) > 50
     assert took(stamps, ("arrived_a", "engine"), ("app_ingress", "engine"))["ns"].max() < 10 * MS  # type: ignore[operator]
+
+
+def test_a_lost_receive_queue_loses_datagrams_and_holds_streams() -> None:
+    line = fault("lost_nic_queue", "engine", 1.0, queue=FLOWS["line-b"].queue)
+    stamps, _, _ = run([line])
+    assert keys(stamps, "arrived_b", "engine") == []
+    assert set(keys(stamps, "arrived_a", "engine")) == set(keys(stamps, "app_egress", "feed"))
+    back = BEGIN + 6 * NS
+    venue = fault("lost_nic_queue", "venue-east", 1.0, queue=FLOWS["market-east"].queue)
+    stamps, _, done = run([structs.replace(venue, end_ns=back)], seconds=12)
+    hops = took(stamps, ("app_egress", "gateway"), ("app_ingress", "venue"))
+    early = hops.filter((pl.col("start") < back) & (pl.col("start") + pl.col("ns") >= back))
+    assert len(early) > 10
+    assert (early["start"] + early["ns"]).max() < back + 250 * MS  # type: ignore[operator] # a number
+    assert sorted(hash64("order", one.id) for one in done) == sorted(keys(stamps, "app_egress", "engine"))
+
+
+def test_a_stream_whose_queue_never_comes_back_is_given_up() -> None:
+    struck = fault("lost_nic_queue", "gateway-west", 1.0, queue=FLOWS["orders-west"].queue)
+    stamps, _, done = run([structs.replace(struck, end_ns=None)], seconds=10)
+    sent, taken = (set(keys(stamps, *at)) for at in (("app_egress", "engine"), ("app_ingress", "gateway")))
+    assert 0.2 < len(taken) / len(sent) < 0.8  # the other site's
+    assert {hash64("order", one.id) for one in done} == taken
 
 
 def test_every_kind_of_fault_has_a_test_here() -> None:
