@@ -28,6 +28,10 @@ def register(root: typer.Typer) -> None:
         token_file: Annotated[
             str | None, typer.Option(metavar="FILE", help="Token of scope agent. (default: [agent] token_file)")
         ] = None,
+        otlp: Annotated[
+            str | None,
+            typer.Option(metavar="HOST:PORT", help="Take OTLP over HTTP there, whatever [agent] says of it."),
+        ] = None,
     ) -> Answer:
         """Run the collectors of this host and ship what they take. SIGTERM drains and stops it.
 
@@ -35,9 +39,11 @@ def register(root: typer.Typer) -> None:
         """
         from collector.agent.__main__ import settings_of
 
-        settings_of(run.config_file, server, token_file)  # a wrong configuration is said here, as by every command
+        # A wrong configuration is said here, as by every command.
+        settings_of(run.config_file, server, token_file, otlp)
         words = ["--data", str(run.data)]
-        for name, value in (("--config", run.config_file), ("--server", server), ("--token-file", token_file)):
+        given = {"--config": run.config_file, "--server": server, "--token-file": token_file, "--otlp": otlp}
+        for name, value in given.items():
             words += [name, str(value)] if value is not None else []
         words += ["--json"] if run.json else []
         # The same process from here on, without the command line's memory. -P: never import from where it was called.

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from api.cli import demo_fault, demo_history, demo_instances, demo_outcomes, demo_record
 from api.cli.frame import Run, command
 from api.cli.outcome import Answer, Code, CommandError
-from api.cli.up import CompressionOption, SeedOption, session
+from api.cli.up import CompressionOption, OtelOption, SeedOption, receiver, session
+
+if TYPE_CHECKING:
+    from api.up.programs import Program
 
 app = typer.Typer()
 MOST_RATE = 50.0  # of a history: an hour must fit a spool and the memory of the process that makes it
@@ -46,6 +49,7 @@ def demo(
         ),
     ] = None,
     compression: CompressionOption = 1.0,
+    otel: OtelOption = False,
     for_: Annotated[str | None, typer.Option("--for", metavar="DURATION", help="Stop by itself.")] = None,
     history: Annotated[
         str | None,
@@ -66,8 +70,8 @@ def demo(
     from api.up.hold import AlreadyRunningError, Hold
 
     if history is not None:
-        if for_ is not None or compression != 1.0:
-            raise CommandError(Code.USAGE, "--for and --compression are of a live order path; a history takes neither")
+        if for_ is not None or compression != 1.0 or otel:
+            raise CommandError(Code.USAGE, "--for, --compression and --otel are of a live order path, not of a history")
         if rate is not None and rate > MOST_RATE:
             raise CommandError(Code.USAGE, f"--rate of a history is at most {MOST_RATE:g}, got {rate:g}")
         return demo_history.history(
@@ -81,6 +85,19 @@ def demo(
         with Hold(run.data, "demo") as hold:
             number = 1 if seed is None else seed
             load = Load(DEFAULT_RATE if rate is None else rate, number, profile or "flat", compression, seed)
-            return session(run, hold, order_path(run.data, load), url="", for_=for_)
+            plan = order_path(run.data, load)
+            if otel:
+                plan += _quotes(run, load.seed)
+            return session(run, hold, plan, url="", for_=for_)
     except AlreadyRunningError as error:
         raise CommandError(Code.UNREACHABLE, str(error), kind="already_running") from error
+
+
+def _quotes(run: Run, seed: int) -> list[Program]:
+    """The quote service, exporting to where the configuration says that an agent takes OTLP."""
+    from api.demo.quotes.plan import quote_service
+    from collector.agent.__main__ import settings_of
+
+    found = receiver(settings_of(run.config_file, None, None), own=False, source=str(run.config_file or ""))
+    run.stderr().print(f"quotes-api and quotes-client export to http://{found.http}; an agent must take OTLP there")
+    return quote_service(run.data, found, seed=seed)

@@ -12,6 +12,7 @@ from api.cli.outcome import Answer, Code, CommandError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from api.demo.quotes.plan import Receiver
     from api.server_settings import ServerSettings
     from api.up.figures import Figures
     from api.up.hold import Hold
@@ -34,12 +35,13 @@ ProfileOption = Annotated[
 CompressionOption = Annotated[
     float, typer.Option(min=0.001, max=100_000, help="How many times faster the profile's day goes by.")
 ]
+OtelOption = Annotated[bool, typer.Option("--otel", help="Run the quote service too, which knows only OpenTelemetry.")]
 
 
 def register(root: typer.Typer) -> None:
     """Add the command to the tree."""
 
-    @command(root, "up", examples=("tailsight up", "tailsight up --no-demo --port 9000", "tailsight up --for 30s"))
+    @command(root, "up", examples=("tailsight up", "tailsight up --otel", "tailsight up --no-demo --port 9000"))
     def up(
         run: Run,
         demo: Annotated[
@@ -52,6 +54,7 @@ def register(root: typer.Typer) -> None:
         seed: SeedOption = None,
         profile: ProfileOption = "flat",
         compression: CompressionOption = 1.0,
+        otel: OtelOption = False,
         for_: Annotated[str | None, typer.Option("--for", metavar="DURATION", help="Stop by itself.")] = None,
         once: Annotated[bool, typer.Option("--once", help="Stop once there are figures to show.")] = False,
     ) -> Answer:
@@ -82,6 +85,7 @@ def register(root: typer.Typer) -> None:
                 agent = section(document.get("agent", {}), AgentSettings, "agent", str(file or ""))
                 chosen = choose_port(settings.host, port, settings.port)
                 url = local_url(settings, chosen)
+                quotes = receiver(agent, own=True, source=str(file or "")) if otel else None
                 agent_token, view_token = _tokens(run, settings, agent)
                 plan = programs(
                     run.data,
@@ -92,6 +96,7 @@ def register(root: typer.Typer) -> None:
                     ring_dir=agent.ring_dir,
                     token_file=agent_token,
                     load=Load(rate, 1 if seed is None else seed, profile, compression, seed),
+                    quotes=quotes,
                 )
                 if remark:
                     run.stderr().print(remark)
@@ -100,6 +105,20 @@ def register(root: typer.Typer) -> None:
             raise CommandError(Code.UNREACHABLE, str(error), kind="already_running") from error
         except PortTakenError as error:
             raise CommandError(Code.UNREACHABLE, str(error), kind="port_taken") from error
+
+
+def receiver(settings: AgentSettings, *, own: bool, source: str) -> Receiver:
+    """Where the quote service exports to; `own`: to an agent that we start.
+
+    Raises CommandError (exit code 2) when the SDK is not installed, ConfigError for a receiver that cannot be reached.
+    """
+    from api.demo.quotes.plan import ExtraMissingError, need_sdk, receiver_of
+
+    try:
+        need_sdk(receiver=own)
+    except ExtraMissingError as error:
+        raise CommandError(Code.USAGE, str(error), kind="extra_missing", hint=error.hint) from error
+    return receiver_of(settings, own=own, source=source)
 
 
 def _tokens(run: Run, server: ServerSettings, agent: AgentSettings) -> tuple[Path | None, str]:

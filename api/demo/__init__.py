@@ -7,7 +7,7 @@
 
 Processes of their own; all but the inference step's datagrams pass through `links`, the network. They know nothing of
 the product but the probe, and the product knows nothing of them but what `api/demo/tailsight.toml` declares, as for any
-other program. `programs` says how to start them.
+other program. `programs` says how to start them. Beside them `quotes` is a service that knows OpenTelemetry instead.
 
 Logic is pure: events with their times in, actions out (`market`, `arbitration`, `model`, `desk`, `strategy`, `routing`,
 `risk`, `book`, `link_model`, `faults`). Sockets, threads and stamps are in the programs (`feed`, `engine`, `entry`,

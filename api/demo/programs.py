@@ -125,7 +125,7 @@ def instance_ports(at: str) -> dict[str, int]:
         names = dict.fromkeys(("line-a", "line-b", "signals"), socket.SOCK_DGRAM)
     else:
         names = dict.fromkeys(("orders", "gateway"), socket.SOCK_STREAM)
-    return _free(names)
+    return free_by_name(names)
 
 
 def beside(main: Program, instance: str, version: int, ports: Mapping[str, int]) -> Program:
@@ -155,10 +155,10 @@ def _arguments(options: Mapping[str, object]) -> list[str]:
 
 def _free_ports() -> dict[str, int]:
     """A port for every name of the order path."""
-    return _free(dict.fromkeys(_UDP, socket.SOCK_DGRAM) | dict.fromkeys(_TCP, socket.SOCK_STREAM))
+    return free_by_name(dict.fromkeys(_UDP, socket.SOCK_DGRAM) | dict.fromkeys(_TCP, socket.SOCK_STREAM))
 
 
-def _free(names: Mapping[str, socket.SocketKind]) -> dict[str, int]:
+def free_by_name(names: Mapping[str, socket.SocketKind]) -> dict[str, int]:
     """A port for every name; all are held until all are found, so that no two are the same."""
     found = {}
     with contextlib.ExitStack() as held:

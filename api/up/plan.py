@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from api.demo.programs import Load, configuration, copies_of, order_path
+from api.demo.quotes.plan import Receiver, quote_service
 from api.server_settings import ServerSettings
 from api.up.programs import Program
 from collector.settings import ConfigError, read_toml
@@ -89,11 +90,13 @@ def programs(
     ring_dir: str = "",
     token_file: Path | None = None,
     load: Load = Load(),  # noqa: B008 - frozen
+    quotes: Receiver | None = None,
 ) -> list[Program]:
-    """The server (which owns the store), the agent, and the order path, in the order in which they start.
+    """The server (which owns the store), the agent, the order path and the quote service, as they start.
 
     `url` is where the agent finds the server that listens on `host`, `token_file` what opens it; `ring_dir` is
-    `[agent] ring_dir`, where the order path's stamps must go too.
+    `[agent] ring_dir`, where the order path's stamps must go too. The quote service runs where `quotes` is given, and
+    exports there.
     """
     port = url.rpartition(":")[2]
     logs = data / "log"
@@ -105,18 +108,18 @@ def programs(
         Program(
             "agent",
             "api.cli",
-            ("agent", *given, *token, "--server", url),
+            ("agent", *given, *token, *(quotes.agent if quotes else ()), "--server", url),
             AGENT_PHASE,
             logs / "agent.log",
             stop_s=15,
         ),
     ]
     rings = {"TAILSIGHT_PROBE_DIR": ring_dir} if ring_dir else {}
-    if not demo:
-        return plan
-    file = config or data / "tailsight.toml"
-    copies = copies_of(read_toml(file)) if file.exists() else {}
-    return plan + order_path(data, load, environment=rings, copies=copies)
+    if demo:
+        file = config or data / "tailsight.toml"
+        copies = copies_of(read_toml(file)) if file.exists() else {}
+        plan += order_path(data, load, environment=rings, copies=copies)
+    return plan + (quote_service(data, quotes, seed=load.seed) if quotes else [])
 
 
 def _free(host: str, port: int) -> bool:

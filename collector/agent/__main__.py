@@ -13,6 +13,8 @@ import threading
 from pathlib import Path
 from types import FrameType
 
+import msgspec
+
 from collector import log
 from collector.agent.run import run_agent
 from collector.agent.settings import AgentSettings
@@ -32,6 +34,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--config", type=Path)
     parser.add_argument("--server")
     parser.add_argument("--token-file")
+    parser.add_argument("--otlp")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args(argv)
     log.configure()
@@ -44,7 +47,8 @@ def main(argv: list[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, ask)
     try:
-        code = run_agent(settings_of(given.config, given.server, given.token_file), given.data, stop)
+        settings = settings_of(given.config, given.server, given.token_file, given.otlp)
+        code = run_agent(settings, given.data, stop)
     except ConfigError as error:
         sys.stderr.write(f"tailsight: {error}\n")
         return 2
@@ -56,12 +60,23 @@ def main(argv: list[str]) -> int:
     return 1 if code else 0
 
 
-def settings_of(config: Path | None, server: str | None, token_file: str | None) -> AgentSettings:
-    """The `[agent]` section of a file, `server` and `token_file` put over it. Raises ConfigError."""
+def settings_of(
+    config: Path | None, server: str | None, token_file: str | None, otlp: str | None = None
+) -> AgentSettings:
+    """The `[agent]` section of a file, `server` and `token_file` put over it.
+
+    `otlp` (host:port) adds the collector of that name, which takes HTTP there and nothing else. Raises ConfigError.
+    """
     body = dict(read_toml(config).get("agent", {})) if config else {}
     given = {"server": server, "token_file": token_file}
     body |= {name: value for name, value in given.items() if value is not None}
-    return section(body, AgentSettings, "agent", str(config or ""))
+    settings = section(body, AgentSettings, "agent", str(config or ""))
+    if otlp is None:
+        return settings
+    collectors = tuple(dict.fromkeys((*settings.collectors, "otlp")))
+    door = msgspec.structs.replace(settings.otlp, http=otlp, grpc="")
+    listening = msgspec.structs.replace(settings, collectors=collectors, otlp=door)
+    return section(msgspec.to_builtins(listening), AgentSettings, "agent", "--otlp")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the order path costs: it must leave at least one of two CPUs to the product."""
+"""What the demo costs: the order path must leave one of two CPUs to the product, the quote service nearly both."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from api.demo.programs import DEFAULT_RATE, Load, order_path
+from api.demo.quotes.plan import RATE, Receiver, quote_service
+from api.up.programs import Program
 from api.up.supervisor import Supervisor, pids
+from tests.collector.otlp.kit import agent, nowhere
 from tests.whole_path import environment
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(120)]
@@ -28,6 +31,28 @@ def test_the_order_path_leaves_one_cpu(tmp_path: Path, rate: float) -> None:
     rings = tmp_path / "rings"
     rings.mkdir(mode=0o700)
     programs = [replace(p, environment=environment(rings)) for p in order_path(tmp_path, Load(rate, 5))]
+    used = shares(programs, SECONDS)
+    told = ", ".join(f"{name} {100 * share:.1f} %" for name, share in used.items())
+    print(f"\n{rate:g} quotes/s: {100 * sum(used.values()):.0f} % of one CPU ({told})")  # noqa: T201 - the figure
+    assert sum(used.values()) < 1.0
+
+
+def test_the_quote_service_costs_little(tmp_path: Path) -> None:
+    with agent(tmp_path / "agent", nowhere()) as source:  # it takes everything into its spool
+        programs = [
+            replace(p, environment=environment(tmp_path) | dict(p.environment))
+            for p in quote_service(tmp_path, Receiver(source.addresses["http"]))
+        ]
+        used = shares(programs, 2 * SECONDS)
+        taken = source.figures()
+    told = ", ".join(f"{name} {100 * share:.1f} %" for name, share in used.items())
+    print(f"\n{RATE:g} requests/s: {100 * sum(used.values()):.1f} % of one CPU ({told}); {taken}")  # noqa: T201
+    assert taken
+    assert sum(used.values()) < 0.03
+
+
+def shares(programs: list[Program], seconds: float) -> dict[str, float]:
+    """The CPU that each program takes once it runs, as a share of one CPU."""
     supervisor = Supervisor(programs)
     supervisor.start()
     try:
@@ -35,14 +60,11 @@ def test_the_order_path_leaves_one_cpu(tmp_path: Path, rate: float) -> None:
         running_pids = pids(supervisor.slots)
         before = {name: cpu_s(pid) for name, pid in running_pids.items()}
         began_s = time.monotonic()
-        running(supervisor, SECONDS)
+        running(supervisor, seconds)
         took_s = time.monotonic() - began_s
-        used = {name: (cpu_s(pid) - before[name]) / took_s for name, pid in running_pids.items()}
+        return {name: (cpu_s(pid) - before[name]) / took_s for name, pid in running_pids.items()}
     finally:
         supervisor.stop()
-    told = ", ".join(f"{name} {100 * share:.1f} %" for name, share in used.items())
-    print(f"\n{rate:g} quotes/s: {100 * sum(used.values()):.0f} % of one CPU ({told})")  # noqa: T201 - the figure
-    assert sum(used.values()) < 1.0
 
 
 def running(supervisor: Supervisor, seconds: float) -> None:
