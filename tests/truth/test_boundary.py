@@ -17,9 +17,8 @@ from api.demo.outcome_rule import LoadMeter, OutcomeRule
 from api.demo.wire import Order
 
 ROOT = Path(__file__).resolve().parents[2]
-# Words of the product too: a link between keys (docs/glossary.md), and the interval that the collector `feeds` makes of
-# a hole in any feed (docs/feeds.md).
-GENERIC = {"link", "feed_gap"}
+# A word of the product too: a link between keys (docs/glossary.md).
+GENERIC = {"link"}
 PLACES = {place for kind in KINDS.values() for place in kind.places if "-" in place} | set(LINKS)
 FOLDERS = {f"{FOLDER}/{name}" for name in ("faults", "instances", truth.FOLDER)}
 SECRET = (set(KINDS) | PLACES | FOLDERS | {"api.demo", FILE}) - GENERIC
