@@ -30,7 +30,7 @@ PATIENT = Limits(seconds=600, memory_bytes=8 << 30)
 
 # Ten stamps a message, each a log-normal step after the one before; one message in 500 has a slow sixth step.
 FILL = """
-INSERT INTO stamps
+INSERT INTO stamps (* EXCEPT(written))
 SELECT fromUnixTimestamp64Nano(start + arraySum(arraySlice(steps, 1, n)), 'UTC'), key, point, 'host', 'engine', n,
     'monotonic', 500, n % 7, 0, if(n = 10, 'ok', 'unset'), 'unset', 'unset', NULL, {batch:UInt64}, message * 10 + n, day
 FROM (

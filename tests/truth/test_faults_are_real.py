@@ -130,7 +130,7 @@ def test_a_cpu_hog_makes_its_neighbour_wait_to_run(world: World) -> None:
     hop = ("app_egress@engine", "app_ingress@gateway")
     quiet = sorted(t.ns for t in world.took(*hop, before, site="west"))
     hogged = sorted(t.ns for t in world.took(*hop, (span[0] + 500 * MS, span[1]), site="west"))
-    # A scheduler that favours who sleeps much serves most wakeups at once: it is the tail that waits for the hogs' slices.
+    # A scheduler that favours who sleeps much serves most wakeups at once: the tail waits for the hogs' slices.
     assert hogged[len(hogged) * 19 // 20] > 1.5 * quiet[len(quiet) * 19 // 20], (quiet[-5:], hogged[-5:])
 
 
