@@ -86,8 +86,8 @@ def fill(store: Store, seconds: int, per_second: int) -> None:
     for half in range(seconds * 2):
         store.execute(
             """
-            INSERT INTO stamps (* EXCEPT(written)) SELECT fromUnixTimestamp64Nano({start:Int64} + intDiv(number, 10) * {gap:Int64} +
-            (number % 10) * 15000
+            INSERT INTO stamps (* EXCEPT(written))
+            SELECT fromUnixTimestamp64Nano({start:Int64} + intDiv(number, 10) * {gap:Int64} + (number % 10) * 15000
                     + toInt64(exp(randNormal(7., 1.))), 'UTC'),
                 cityHash64({half:UInt64}, intDiv(number, 10)), {points:Array(String)}[number % 10 + 1], if(number % 10
                 < 5, 'a', 'b'),
