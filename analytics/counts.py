@@ -44,17 +44,22 @@ def parameters(path: Path) -> dict[str, Any]:
     return {"path": path.name, "stages": path.stage_names, "labels": [n for n in path.rollup if n not in _OWN]}
 
 
-def bucket_counts_sql(path: Path, source: str, where: str = "1", group: Sequence[str] = ()) -> str:
-    """SELECT `group`, stage, rollup, bucket, n of the messages of `source`; `where` filters on stage and rollup."""
+def bucket_counts_sql(
+    path: Path, source: str, where: str = "1", group: Sequence[str] = (), *, uneven: bool = False
+) -> str:
+    """SELECT `group`, stage, rollup, bucket, n of the messages of `source`; `where` filters on stage and rollup.
+
+    `uneven`: messages may be from before the path learned its last stages. It costs a third more.
+    """
     return f"""
 SELECT {_list(group)}{{stages:Array(String)}}[at] AS stage, rollup,
     {buckets.index_sql("assumeNotNull(value)")} AS bucket, count() AS n
-FROM ({_values(path, source, group)})
+FROM ({_values(path, source, group, uneven)})
 WHERE value IS NOT NULL AND ({where})
 GROUP BY {_list(group)}at, rollup, bucket"""  # noqa: S608 - built from fixed text and the path's shape; values are bound
 
 
-def summary_sql(path: Path, source: str, where: str = "1", group: Sequence[str] = ()) -> str:
+def summary_sql(path: Path, source: str, where: str = "1", group: Sequence[str] = (), *, uneven: bool = False) -> str:
     """SELECT `group` and the columns of stage_windows from stage on, of the messages of `source`."""
     return f"""
 SELECT {_list(group)}{{stages:Array(String)}}[at] AS stage, rollup,
@@ -69,7 +74,7 @@ SELECT {_list(group)}{{stages:Array(String)}}[at] AS stage, rollup,
     ifNull(min(value), 0) AS min_ns,
     ifNull(max(value), 0) AS max_ns,
     toUInt64(ifNull(max(error), 0)) AS max_error_ns
-FROM ({_values(path, source, group)})
+FROM ({_values(path, source, group, uneven)})
 WHERE {where}
 GROUP BY {_list(group)}at, rollup"""  # noqa: S608 - as above
 
@@ -78,34 +83,39 @@ def _list(columns: Sequence[str]) -> str:
     return "".join(f"{name}, " for name in columns)
 
 
-def _values(path: Path, source: str, group: Sequence[str]) -> str:
+def _values(path: Path, source: str, group: Sequence[str], uneven: bool) -> str:
     """One row per message, rollup and stage: `group`, at (1-based), rollup, value, error, finished, repeated.
 
-    A message from before its path learned its last stages has none of them.
+    A message from before its path learned its last stages has none of them, where messages are `uneven`.
     """
     stages = len(path.stages)
+    values, errors = "stage_ns", "CAST(stage_error_ns, 'Array(Nullable(Int64))')"
+    bit, had, there = "at - 1", "", ""
+    if uneven:
+        values, errors = (f"arrayResize({one}, {stages}, NULL)" for one in (values, errors))
+        bit, had, there = (
+            f"if(at > {stages}, had, at - 1)",
+            "length(stage_ns) AS had,",
+            f"\nWHERE at <= had OR at > {stages}",
+        )
     total_error = (
         "if(e2e_ns IS NULL OR e2e_error_ns IS NULL"
         " OR arrayExists((v, e) -> v IS NOT NULL AND e IS NULL, stage_ns, stage_error_ns),"
         " NULL, toInt64(e2e_error_ns) + toInt64(arraySum(e -> ifNull(e, 0), stage_error_ns)))"
     )
     return f"""
-SELECT {_list(group)}at, rollup, value, error, finished, bitTest(repeated, if(at > {stages}, had, at - 1)) AS repeated
+SELECT {_list(group)}at, rollup, value, error, finished, bitTest(repeated, {bit}) AS repeated
 FROM (
     SELECT {_list(group)}
         arrayJoin({_rollups(path)}) AS rollup,
         e2e_ns IS NOT NULL AS finished,
         repeated,
-        length(stage_ns) AS had,
-        arrayConcat(arrayResize(stage_ns, {stages}, NULL),
-            [e2e_ns, e2e_ns - arraySum(v -> ifNull(v, 0), stage_ns)]) AS stage_values,
-        arrayConcat(arrayResize(CAST(stage_error_ns, 'Array(Nullable(Int64))'), {stages}, NULL),
-            [CAST(e2e_error_ns, 'Nullable(Int64)'),
-        {total_error}]) AS stage_errors
+        {had}
+        arrayConcat({values}, [e2e_ns, e2e_ns - arraySum(v -> ifNull(v, 0), stage_ns)]) AS stage_values,
+        arrayConcat({errors}, [CAST(e2e_error_ns, 'Nullable(Int64)'), {total_error}]) AS stage_errors
     FROM ({_labelled(path, source)})
 )
-ARRAY JOIN stage_values AS value, stage_errors AS error, range(1, {stages + 3}) AS at
-WHERE at <= had OR at > {stages}"""  # noqa: S608 - as above
+ARRAY JOIN stage_values AS value, stage_errors AS error, range(1, {stages + 3}) AS at{there}"""  # noqa: S608 - as above
 
 
 def _rollups(path: Path) -> str:

@@ -172,9 +172,10 @@ def from_messages(store: Store, path: Path, from_s: int, to_s: int) -> Tallies:
     tallies: Tallies = defaultdict(Tally)
     params = {**counts.parameters(path), "level": 10, "from_s": from_s, "to_s": to_s, "rollup": ""}
     where = "rollup = {rollup:String}"
-    for name, _, bucket, n in store.query(counts.bucket_counts_sql(path, _MESSAGES, where), params).iter_rows():
+    buckets_sql = counts.bucket_counts_sql(path, _MESSAGES, where, uneven=True)
+    for name, _, bucket, n in store.query(buckets_sql, params).iter_rows():
         tallies[(from_s, name)].buckets[bucket] += n
-    for row in store.query(counts.summary_sql(path, _MESSAGES, where), params).iter_rows(named=True):
+    for row in store.query(counts.summary_sql(path, _MESSAGES, where, uneven=True), params).iter_rows(named=True):
         tallies[(from_s, row["stage"])].add_summary(row)
     return tallies
 
