@@ -94,8 +94,8 @@ def test_steps_add_up_to_the_whole(live: tuple[Live, Any]) -> None:
 
 def test_a_channel_can_be_asked_for_and_an_unknown_one_is_empty(live: tuple[Live, Any]) -> None:
     with live[0].client() as client:
-        assert len(client.get("/v1/feeds", params={"from": "-5m", "channel": "itch"}).json()["lines"]) == 3
-        assert client.get("/v1/feeds", params={"from": "-5m", "channel": "none"}).json()["lines"] == []
+        assert len(client.get("/v1/feeds", params={"from": str(START), "channel": "itch"}).json()["lines"]) == 3
+        assert client.get("/v1/feeds", params={"from": str(START), "channel": "none"}).json()["lines"] == []
         assert client.get("/v1/feeds", params={"max_data_age": "old", "decisions": "x"}).status_code == 422
 
 

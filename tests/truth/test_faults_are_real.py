@@ -76,7 +76,8 @@ def test_a_bad_deploy_restarts_the_program_computes_longer_and_is_rolled_back(wo
     world.until(lambda: world.pid_of("venue-east") not in pids)
     after = world.watch(2.5)
     new, old = (world.versions_at("app_ingress", "venue", "east", part) for part in (span, after))
-    assert set(new.values()) == {"1", "2"}  # it was still running in its old version when the fault began
+    # It may still run in its old version when the fault begins.
+    assert {"2"} <= set(new.values()) <= {"1", "2"}
     assert list(old.values())[-1] == "1"
     took = world.took("app_ingress@venue", "app_egress@venue", span, site="east")
     touched, others = parted([t for t in took if new.get(t.key) == "2"], fault)
