@@ -22,9 +22,9 @@ class Population:
 
     `frame` has one row per message, ordered by start and key: `key`, `window_s`, `start_ns`, `e2e_ns` (null:
     unfinished), `e2e_error_ns` (null: unknown), `host` and `service` (of the last end), `outcome`, `mode` and `cache`
-    (the words of the record), `data_age_ns`, `weight`, `label_set`, `completeness`, and for stage number i of the path `ns_i` (null:
-    an end is missing), `host_i`, `thread_i`, `depth_i` (null: unknown). `sampled` is the share of messages that were
-    taken, by a hash of the key: 1.0 is all of them.
+    (the words of the record), `data_age_ns`, `weight`, `label_set`, `completeness`, and for stage number i of the path
+    `ns_i` (null: an end is missing), `host_i`, `thread_i`, `depth_i` (null: unknown). `sampled` is the share of
+    messages that were taken, by a hash of the key: 1.0 is all of them.
     """
 
     path: Path
