@@ -13,6 +13,8 @@ import resource
 import struct
 from pathlib import Path
 
+from collector.store.landlock import see_only
+
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _PR_SET_NO_NEW_PRIVS = 38
 _SYS_CAPSET = {"x86_64": 126, "aarch64": 91}
@@ -28,11 +30,12 @@ def confine(data: Path) -> dict[str, str]:
     """Apply every other step that works; returns step -> "applied" or why not.
 
     Steps: `user` (root steps down to the owner of `data`), `privileges` (no new ones, and no capabilities left),
-    `core` (no core dumps), `files` (as many descriptors as allowed). Import what is needed before: the lower user may
-    not be able to read the installation.
+    `paths` (its directory, the program and the system's libraries), `core` (no core dumps), `files` (as many
+    descriptors as allowed). Import what is needed before: the lower user may not be able to read the installation.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     report = {"user": _step_down(data), "privileges": _drop_privileges(libc)}
+    report["paths"] = see_only(data)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     report["core"] = "applied"
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

@@ -69,6 +69,19 @@ class EmbeddedStore:
         assert isinstance(frame, pl.DataFrame)  # noqa: S101 - a table becomes a frame, an array a series
         return frame
 
+    def select(self, sql: str, params: Mapping[str, Any], form: str, limits: Limits, result_bytes: int) -> bytearray:
+        """Run one SELECT that somebody wrote, behind the wall (collector/store/wall.py), and return it in a format.
+
+        `form` is an output format of ClickHouse. The values of `params` are text, as ClickHouse's HTTP interface takes
+        them. Raises StoreError with ClickHouse's code.
+        """
+        seconds = WRITE_S if limits.seconds is None else limits.seconds + REPLY_S
+        wire = QueryLimits(
+            limits.seconds, limits.memory_bytes, limits.result_rows, limits.rows_to_read, result_bytes=result_bytes
+        )
+        request = Request("select", sql=sql, params=dict(params), limits=wire, form=form)
+        return self._call(request, (), seconds=seconds, writing=False)[1]
+
     def execute(self, sql: str, params: Mapping[str, Any] | None = None) -> None:
         """See `Store.execute`."""
         self._call(Request("execute", sql=sql, params=texts(params)), (), seconds=WRITE_S, writing=True)

@@ -11,15 +11,25 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from collector.store import StoreError
 from collector.store.errors import store_error
 from collector.store.messages import QueryLimits
+from collector.store.wall import DATABASE, check
 
-DATABASE = "tailsight"
+# Output formats that hold rows and nothing else.
+FORMATS = frozenset(
+    {
+        "Native", "TabSeparated", "TabSeparatedWithNames", "TabSeparatedWithNamesAndTypes", "TSV", "TSVWithNames",
+        "TSVWithNamesAndTypes", "CSV", "CSVWithNames", "CSVWithNamesAndTypes", "JSON", "JSONCompact", "JSONEachRow",
+        "JSONStrings", "JSONCompactEachRow", "JSONCompactEachRowWithNamesAndTypes", "RowBinary", "RowBinaryWithNames",
+        "RowBinaryWithNamesAndTypes", "Arrow", "ArrowStream", "Parquet", "Pretty", "PrettyCompact", "Vertical",
+        "Markdown", "Null",
+    }
+)  # fmt: skip
 
 _NAME = re.compile(r"\w+")
 _TOKEN = re.compile(r"[\w#./:\-]{1,300}")
@@ -122,6 +132,14 @@ class Engine:
             session.run("SET readonly = 2")
         return session
 
+    def stranger(self, limits: QueryLimits) -> Session:
+        """A new session for one statement that somebody wrote: no change of data or settings, and these limits."""
+        session = Session("store")
+        session.run(f"USE {DATABASE}")
+        session.run(set_limits_sql(limits))
+        session.run("SET readonly = 1")
+        return session
+
     def kill(self, tag: str, done: Callable[[], bool], patience: float = 30.0) -> None:
         """Kill the tagged query, trying until `done()`: it may be between our sending it and the engine's start."""
         until = time.monotonic() + patience
@@ -174,3 +192,27 @@ def read(session: Session, tag: str, sql: str, params: Mapping[str, Any], limits
     session.single_read(sql)
     session.run(set_limits_sql(limits))
     return session.run(tag + sql, params, form="ArrowStream")
+
+
+def select_rows(
+    engine: Engine, session: Session, tag: str, sql: str, params: Mapping[str, Any], form: str, limits: QueryLimits,
+    tables: Collection[str],
+) -> memoryview:  # fmt: skip
+    """One statement that somebody wrote, behind the wall, in an output format. Raises StoreError."""
+    if form not in FORMATS:
+        raise StoreError(f"the format {form[:40]!r} is not offered", code=73, name="UNKNOWN_FORMAT")
+    session.single_read(sql)
+    check(bytes(session.run("EXPLAIN AST " + sql, params, form="TSVRaw")).decode(errors="replace"), tables)
+    stranger = engine.stranger(limits)
+    try:
+        result = stranger.run(tag + sql, params, form=form)
+    finally:
+        stranger.close()
+    # The engine does not hold max_result_bytes to what it hands over here; rows and memory were limited before.
+    if limits.result_bytes is not None and len(result) > limits.result_bytes:
+        raise StoreError(
+            f"the result has {len(result)} bytes, at most {limits.result_bytes} are given",
+            code=396,
+            name="TOO_MANY_ROWS_OR_BYTES",
+        )
+    return result

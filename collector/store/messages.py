@@ -2,7 +2,8 @@
 
     header length u32 | body length u64 | header (msgpack) | body
 
-The body of an insert is its Native block, the body of a query's reply an Arrow stream.
+The body of an insert is its Native block, the body of a query's reply an Arrow stream, that of a select's reply in the
+format that was asked for.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ MAX_BODY = 1 << 30
 
 _LENGTHS = struct.Struct("<IQ")
 
-Op = Literal["hello", "insert", "query", "execute", "settle", "health", "release"]
+Op = Literal["hello", "insert", "query", "select", "execute", "settle", "health", "release"]
 
 
 class QueryLimits(msgspec.Struct, frozen=True):
@@ -32,6 +33,7 @@ class QueryLimits(msgspec.Struct, frozen=True):
     memory_bytes: int | None = None
     result_rows: int | None = None
     rows_to_read: int | None = None
+    result_bytes: int | None = None
 
 
 class Request(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -44,6 +46,7 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True):
     table: str = ""
     columns: tuple[str, ...] = ()
     token: str = ""
+    form: str = ""
 
 
 class Reply(msgspec.Struct, frozen=True, omit_defaults=True):

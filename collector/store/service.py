@@ -23,9 +23,10 @@ import msgspec
 import structlog
 
 from collector.store import OutcomeUnknownError, StoreError
-from collector.store.engine import Engine, insert_sql, read
+from collector.store.engine import Engine, insert_sql, read, select_rows
 from collector.store.lanes import Job, Lane
 from collector.store.messages import Reply, Request, receive_bytes, receive_into, receive_lengths, send
+from collector.store.schema import table_types
 
 log = structlog.get_logger()
 
@@ -44,7 +45,10 @@ class Service:
         self._inserts = Lane("insert", lambda: engine.session(reading=False), threads=1, depth=16)
         self._statements = Lane("statement", lambda: engine.session(reading=False), threads=1, depth=64)
         self._reads = Lane("read", lambda: engine.session(reading=True), threads=readers, depth=256)
+        # What people write has threads of its own: it cannot hold up the product's questions.
+        self._strangers = Lane("select", lambda: engine.session(reading=True), threads=2, depth=64)
         self._numbers = itertools.count(1)
+        self._lanes = (self._strangers, self._reads, self._statements, self._inserts)
         self._under_way: set[int] = set()
         self._changed = threading.Condition()
         self._clients: set[socket.socket] = set()
@@ -76,7 +80,7 @@ class Service:
             self._listener.close()
             self._path.unlink(missing_ok=True)
         clean = True
-        for lane in (self._reads, self._statements, self._inserts):
+        for lane in self._lanes:
             clean = lane.close(patience) and clean
         for client in list(self._clients):
             client.close()
@@ -119,6 +123,8 @@ class Service:
                 self._insert(client, request, body)
             elif request.op == "query":
                 return Reply(), self._query(client, request)
+            elif request.op == "select":
+                return Reply(), self._select(client, request)
             elif request.op == "execute":
                 self._execute(client, request)
             elif request.op == "settle":
@@ -139,6 +145,18 @@ class Service:
         job = Job(lambda session: read(session, tag, request.sql, request.params, request.limits), tag)
         self._reads.submit(job)
         self._wait(job, client, request.limits.seconds)
+        return job.result
+
+    def _select(self, client: socket.socket, request: Request) -> memoryview:
+        tag, limits = self._tag(), request.limits
+        job = Job(
+            lambda session: select_rows(
+                self._engine, session, tag, request.sql, request.params, request.form, limits, table_types()
+            ),
+            tag,
+        )
+        self._strangers.submit(job)
+        self._wait(job, client, limits.seconds)
         return job.result
 
     def _execute(self, client: socket.socket, request: Request) -> None:
@@ -217,7 +235,7 @@ class Service:
             "disk_bytes": self._engine.disk_bytes(),
             "disk_free_bytes": disk.f_bavail * disk.f_frsize,
             "clients": len(self._clients),
-            "waiting": {lane.name: lane.waiting() for lane in (self._inserts, self._statements, self._reads)},
+            "waiting": {lane.name: lane.waiting() for lane in self._lanes},
             "confinement": self._confinement,
         }
 

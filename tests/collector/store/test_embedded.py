@@ -157,7 +157,7 @@ def test_health_says_what_it_holds(store: EmbeddedStore) -> None:
     assert health.ok and health.engine == "chdb" and health.boot_id == store.boot_id()
     assert health.resident_bytes and health.resident_bytes > 50_000_000
     assert health.disk_free_bytes and health.disk_free_bytes > 0
-    assert set(health.extra["confinement"]) == {"network", "user", "privileges", "core", "files"}
+    assert set(health.extra["confinement"]) == {"network", "user", "privileges", "paths", "core", "files"}
 
 
 def test_the_socket_is_the_users_own(store: EmbeddedStore) -> None:
