@@ -21,7 +21,7 @@ from starlette.datastructures import Headers
 from api.control import Control
 from api.server_settings import is_loopback
 
-Scope = Literal["agent", "read", "operate"]
+Scope = Literal["agent", "read", "sql", "operate"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 _PROXY_HEADERS = ("x-forwarded-for", "forwarded", "x-real-ip", "via")
 # Compared against when the id is unknown, so that both refusals take the same time.

@@ -6,6 +6,8 @@ forgetting.
 
 from __future__ import annotations
 
+import base64
+import contextlib
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, Literal, cast
 
@@ -26,7 +28,7 @@ COST = "x-tailsight-cost"
 _LOCAL = Principal("local", frozenset(SCOPES))
 
 
-def opens_for(scope: Literal["public", "agent", "read", "operate"], *, query: bool = False) -> dict[str, Any]:
+def opens_for(scope: Literal["public", "agent", "read", "sql", "operate"], *, query: bool = False) -> dict[str, Any]:
     """The route's `openapi_extra`: who may pass, and whether passing takes a query slot."""
     extra: dict[str, Any] = {SCOPE: scope, COST: "query" if query else "light"}
     if scope != "public":
@@ -51,7 +53,8 @@ class Door(APIRoute):
             state = state_of(request)
             principal = await authorize(state, request, scope)
             request.state.principal = principal
-            check_names(request.query_params, taken)
+            if scope != "sql":  # ClickHouse's clients send settings of theirs, which are read over
+                check_names(request.query_params, taken)
             if extra[COST] != "query":
                 return await inner(request)
             if state.store.away:
@@ -81,7 +84,7 @@ async def authorize(state: State, request: Request, scope: str) -> Principal:
     if scope == "public":
         return _LOCAL
     settings = state.settings
-    text = request.headers.get("authorization")
+    text = _credentials(request) if scope == "sql" else request.headers.get("authorization")
     if text is None:
         if settings.open_on_loopback and from_this_machine(_peer(request), Headers(scope=request.scope)):
             return _LOCAL
@@ -105,6 +108,19 @@ async def authorize(state: State, request: Request, scope: str) -> Principal:
     if wait is not None:
         raise ProblemError(429, "too-many-requests", "this token is over its rate", retry_after=wait)
     return principal
+
+
+def _credentials(request: Request) -> str | None:
+    """The token that a ClickHouse client sends as its password, as a Bearer header; None when it sends none."""
+    text = request.headers.get("authorization", "")
+    kind, _, given = text.partition(" ")
+    password = request.headers.get("x-clickhouse-key", "")
+    if kind.lower() == "basic":
+        with contextlib.suppress(ValueError):
+            password = base64.b64decode(given, validate=True).decode("utf-8", "replace").partition(":")[2] or password
+    elif text:
+        return text
+    return f"Bearer {password}" if password else None
 
 
 async def _refuse(

@@ -53,6 +53,11 @@ class ServerSettings(Section, frozen=True, kw_only=True):
     queries_per_client: int = 4
     queries_waiting: int = 16
 
+    # One statement at the SQL door (/clickhouse); its time and memory are those of a query.
+    sql_rows: int = 1_000_000
+    sql_rows_to_read: int = 1_000_000_000
+    sql_bytes: int = 64 << 20
+
     # Rates, as the `limits` library writes them.
     query_rate: str = "1200/minute"
     ingest_rate: str = "12000/minute"
@@ -97,6 +102,9 @@ class ServerSettings(Section, frozen=True, kw_only=True):
             "queries_at_once",
             "queries_per_client",
             "queries_waiting",
+            "sql_rows",
+            "sql_rows_to_read",
+            "sql_bytes",
             "ingest_threads",
             "ingest_queue_bytes",
             "stream_readers",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from collector.log import logger
 from collector.store import Limits, Store, StoreError, StoreHealth
+from collector.store.embedded import EmbeddedStore
 
 if TYPE_CHECKING:
     import polars as pl
@@ -67,6 +68,20 @@ class GuardedStore:
     def execute(self, sql: str, params: Mapping[str, Any] | None = None) -> None:
         """As `Store.execute`."""
         self._call(lambda store: store.execute(sql, params))
+
+    def select(self, sql: str, params: Mapping[str, Any], form: str, limits: Limits, result_bytes: int) -> bytearray:
+        """As `EmbeddedStore.select`. Raises StoreError where the store is a ClickHouse server: ask it itself."""
+
+        def run(store: Store) -> bytearray:
+            if not isinstance(store, EmbeddedStore):
+                raise StoreError(
+                    "this server's store is a ClickHouse server: ask its own port, with a read-only user of its own",
+                    code=48,
+                    name="NOT_IMPLEMENTED",
+                )
+            return store.select(sql, params, form, limits, result_bytes)
+
+        return self._call(run)
 
     def settle(self, token_prefix: str) -> None:
         """As `Store.settle`."""

@@ -18,6 +18,7 @@ from api.routes import (
     messages,
     paths,
     scheduler,
+    sql,
     stream,
     tokens,
 )
@@ -40,6 +41,7 @@ ROUTERS = tuple(
         delivery,
         changes,
         stream,
+        sql,
         ingest,
         tokens,
     )

@@ -1,0 +1,1 @@
+"""The SQL door: ClickHouse's HTTP interface, read-only, in front of the embedded store."""
