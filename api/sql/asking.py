@@ -12,7 +12,7 @@ from collector.store import Limits
 from collector.store.params import texts
 from collector.store.wall import functions
 
-_FUNCTIONS = """SELECT name, is_aggregate, case_insensitive, alias_to, '', 'System', '', '', '', '', ''
+_FUNCTIONS = """SELECT name, is_aggregate, case_insensitive, alias_to
 FROM system.functions WHERE has({known:Array(String)}, lower(name)) ORDER BY name"""
 
 
@@ -41,4 +41,6 @@ def _rendered(table: Table) -> tuple[str, dict[str, str]]:
 
 
 def _functions(state: State) -> Sequence[tuple[object, ...]]:
-    return state.reader.query(_FUNCTIONS, {"known": sorted(functions())}).rows()
+    # The rest of the columns are descriptions, which the data source shows if there are any.
+    known = state.reader.query(_FUNCTIONS, {"known": sorted(functions())})
+    return [(*row, "", "System", "", "", "", "", "") for row in known.iter_rows()]

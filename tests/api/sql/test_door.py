@@ -6,19 +6,21 @@ import gzip
 import time
 from collections.abc import Iterator
 
+import clickhouse_connect
 import httpx
 import pytest
 
 from api.auth import Tokens
 from api.control import Control
 from tests.api.live import Live, running
+from tests.api.sql.judging import judged
 
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     with running(
         tmp_path_factory.mktemp("sql"),
-        "[server]\nsql_rows = 1000\nquery_seconds = 2.0\nsql_rows_to_read = 1000000000000\n",
+        "[server]\nsql_rows = 5000\nquery_seconds = 2.0\nsql_rows_to_read = 1000000000000\n",
     ) as live:
         yield live
 
@@ -58,7 +60,7 @@ def test_curl_like_requests(live: Live) -> None:
         ("SELECT file('/etc/passwd')", 403, 497),
         ("SELECT * FROM system.processes", 403, 497),
         ("DROP TABLE stamps", 403, 164),
-        ("SELECT number FROM numbers(2000)", 500, 396),
+        ("SELECT number FROM numbers(20000)", 500, 396),
         ("SELECT {x:UInt8}", 400, 456),
         ("SELECT 1 FORMAT Template", 400, 73),
         ("SELECT count() FROM numbers(100000000000) WHERE number % 7 = 3", 500, 159),
@@ -102,7 +104,6 @@ def test_a_token_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 def test_clickhouse_connect(live: Live) -> None:
-    clickhouse_connect = pytest.importorskip("clickhouse_connect")
     host, port = live.url.removeprefix("http://").rsplit(":", 1)
     client = clickhouse_connect.get_client(host=host, port=int(port), proxy_path="clickhouse")
     assert client.query("SELECT 1 AS a, 'x' AS b").result_rows == [(1, "x")]
@@ -112,3 +113,34 @@ def test_clickhouse_connect(live: Live) -> None:
     with pytest.raises(clickhouse_connect.driver.exceptions.DatabaseError, match="497"):
         client.query("SELECT file('/etc/passwd')")
     client.close()
+
+
+def test_the_driver_of_grafanas_data_source(live: Live) -> None:
+    address = live.url.removeprefix("http://")
+    ping, typed, described, functions, empty, refused, wrong = judged(
+        address,
+        [
+            "SELECT toDateTime64('2026-01-01 00:00:00.123456789', 9, 'UTC') AS t, toLowCardinality('x') AS l,"
+            " CAST(NULL AS Nullable(Int64)) AS n, [1, 2] AS a, map('k', 'v') AS m, toUInt64(18446744073709551615) AS u",
+            'DESC TABLE "tailsight"."links"',
+            "SELECT name, is_aggregate, case_insensitive, alias_to, create_query, origin, description, syntax,"
+            " arguments, returned_value, categories FROM system.functions LIMIT 10000",
+            "SELECT key, ts FROM stamps WHERE ts > now() - 60 SETTINGS max_execution_time=10",
+            "SELECT file('/etc/passwd')",
+            "SELECT nope FROM stamps",
+        ],
+    )
+    assert ping["error"] == ""
+    assert typed["types"] == [
+        "DateTime64(9, 'UTC')", "LowCardinality(String)", "Nullable(Int64)", "Array(UInt8)", "Map(String, String)",
+        "UInt64",
+    ]  # fmt: skip
+    assert typed["rows"] == [
+        ["2026-01-01 00:00:00.123456789 +0000 UTC", "x", "<nil>", "[1 2]", "map[k:v]", "18446744073709551615"]
+    ]
+    assert [row[0] for row in described["rows"]][:2] == ["ts", "parent"]
+    assert functions["error"] == ""
+    assert functions["count"] > 1_000
+    assert (empty["count"], empty["error"]) == (0, "")
+    assert "Code: 497" in refused["error"]
+    assert "Code: 47" in wrong["error"]
