@@ -13,6 +13,7 @@ from api.cli import (
     changes,
     collectors,
     config,
+    dashboards,
     demo,
     doctor,
     flows,
@@ -58,6 +59,7 @@ for module in (
     collectors,
     changes,
     token,
+    dashboards,
     config,
     version,
 ):

@@ -1,0 +1,101 @@
+"""Every statement of every dashboard, through the SQL door, read by the driver of Grafana's own data source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analytics.windows import run_due
+from collector.store.embedded import open_embedded
+from collector.store.schema import Retention, migrate
+from dashboards.grafana.files import documents
+from tests.analytics.world import HOUR, ORDER, link, path, put, stamp
+from tests.api.live import running
+from tests.api.sql.judging import judged
+from tests.dashboards.grafana.expanding import expanded, panels, statements
+
+S = 1_000_000_000
+VARIABLES = {"path": "order", "stage": "decide", "host": "a", "key": "1700"}
+
+
+def _fill(data: Path) -> None:
+    """Enough messages for a p99, with depths, one with a parent, and one that never ended."""
+    with open_embedded(data) as store:
+        migrate(store, Retention(**dict.fromkeys(Retention.__struct_fields__, 175_200)))
+        stamps: list[dict[str, Any]] = []
+        for i in range(1_000):
+            at, key = HOUR + i * S // 50, 1_000 + i
+            stamps += [
+                stamp(key, "app_ingress", at, depth=i % 4),
+                stamp(key, "app_decision", at + 40_000 + i * 10),
+                stamp(key, "app_egress", at + 90_000 + i * 20, outcome=2 if i % 50 == 0 else 1, cache=1 + i % 3),
+            ]
+        links = [link(1_699, 1_700, HOUR + 700 * S // 50)]
+        stamps.append(stamp(5_000, "app_ingress", HOUR + S))
+        put(store, stamps, links)
+        run_due(store, {"order": path(ORDER)}, now_ns=HOUR + 60 * S)
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    data = tmp_path_factory.mktemp("boards")
+    _fill(data)
+    asked = [one for document in documents().values() for one in statements(document)]
+    start = HOUR // S
+    texts = [expanded(sql, start - 60, start + 120, VARIABLES) for _, sql, _ in asked]
+    with running(data, "[retention]\n" + "".join(f"{name} = 175200\n" for name in Retention.__struct_fields__)) as live:
+        ping, *found = judged(live.url.removeprefix("http://"), texts)
+    assert ping["error"] == ""
+    return {where: one for (where, _, _), one in zip(asked, found, strict=True)}
+
+
+def test_every_statement_is_answered(answers: dict[str, dict[str, Any]]) -> None:
+    assert {where: one["error"] for where, one in answers.items() if one["error"]} == {}
+    assert len(answers) > 80
+
+
+def test_panels_get_the_columns_that_they_need(answers: dict[str, dict[str, Any]]) -> None:
+    for document in documents().values():
+        for panel in panels(document):
+            one = answers[f"{document['uid']}/{panel['title']}/A"]
+            if not one["columns"]:  # the driver cannot say the columns of an answer without rows
+                continue
+            types = dict(zip(one["columns"], one["types"], strict=True))
+            where = f"{document['uid']}/{panel['title']}: {types}"
+            if panel["targets"][0]["format"] == 0:
+                assert types["time"].startswith("DateTime"), where
+                numbers = [kind for name, kind in types.items() if name != "time" and "String" not in kind]
+                assert numbers or panel["type"] == "state-timeline", where
+            if panel["type"] == "heatmap":
+                assert list(types) == ["time", "le", "Value"], where
+                assert types["le"] == "String", where
+            if panel["type"] == "traces":
+                assert {"traceID", "spanID", "operationName", "serviceName", "startTime", "duration"} <= set(types), (
+                    where
+                )
+            if panel["type"] == "stat":
+                assert len(types) == 1, where
+
+
+def test_the_figures_are_the_data(answers: dict[str, dict[str, Any]]) -> None:
+    def rows(where: str) -> list[list[str]]:
+        return answers[where]["rows"]  # type: ignore[no-any-return]
+
+    assert rows("tailsight-path/Messages/A") == [["1000"]]
+    assert rows("tailsight-path/Unfinished/A") == [["1"]]
+    assert rows("tailsight-path/Slowest/A") == [[str(90_000 + 999 * 20)]]
+    stages = {row[0]: row for row in rows("tailsight-path/Stages/A")}
+    assert set(stages) == {"decide", "send", "end_to_end", "unattributed"}
+    p99 = float(rows("tailsight-stage/p99/A")[0][0])
+    assert abs(p99 / (40_000 + 989 * 10) - 1) < 0.0039
+    assert rows("tailsight-path/p99.9/A") == [["<nil>"]]  # 1,000 messages are too few for it
+    assert [row[1] for row in rows("tailsight-message/Stamps/A")].count("app_ingress") == 2  # its parent's, too
+    slowest = rows("tailsight-path/Slowest messages/A")
+    assert slowest[0][:1] == ["1999"]
+    assert rows("tailsight-overview/Paths, slowest tail first/A")[0][:2] == ["order", "1000"]
+    by_depth = {row[0]: int(row[1]) for row in rows("tailsight-queues/The tail by depth on arrival/A")}
+    assert by_depth == {"0": 250, "1-2": 500, "3-5": 250}
+    shares = [float(row[1]) for row in rows("tailsight-path/Share of all time by stage/A")]
+    assert abs(sum(shares) - 1) < 1e-9
