@@ -491,7 +491,14 @@ CREATE TABLE IF NOT EXISTS stage_counts (
     rollup      LowCardinality(String) CODEC(ZSTD(1)),   -- '' = all messages, else 'label=value'
     bucket      Int16                  CODEC(Delta, ZSTD(1)),
     n           UInt64                 CODEC(T64, ZSTD(1)),
-    written     DateTime('UTC') DEFAULT now() CODEC(Delta, ZSTD(1))  -- imported logs are older than the retention of live windows
+    written     DateTime('UTC') DEFAULT now() CODEC(Delta, ZSTD(1)),  -- imported logs are older than the retention of live windows
+    -- Months are summed from days of hours (analytics/tally.py). Of the finer levels it keeps one row per rollup.
+    PROJECTION days (
+        SELECT path, rollup, level, if(level = 3600, toUInt32(toStartOfDay(window)), 0),
+            if(level = 3600, cityHash64(stage), 0), if(level = 3600, bucket, 0), sum(n)
+        GROUP BY path, rollup, level, if(level = 3600, toUInt32(toStartOfDay(window)), 0),
+            if(level = 3600, cityHash64(stage), 0), if(level = 3600, bucket, 0)
+    )
 ) ENGINE = MergeTree
 PARTITION BY (level, toYYYYMM(window))
 ORDER BY (path, rollup, stage, window, bucket)
