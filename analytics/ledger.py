@@ -88,36 +88,65 @@ def outstanding(arrived: Iterable[Range], produced: int, acked: int, in_flight: 
     return waiting - flying, flying, difference
 
 
-# Consecutive batches are merged into ranges where they lie; a boot without gaps is one row. Ranges and sums come from
-# one statement, so that a batch which lands meanwhile is in both or in neither.
-_RANGES = """
-SELECT toString(collector) AS id, boot, min(seq_first) AS first, max(ends) AS end, any(called) AS name,
-    any(at) AS at_host, sum(s) AS stored, sum(q) AS bad, sumMap(r, c) AS reasons
+# A boot's account, and each of its hours', from the table's projection: rows by the hour, however many batches. Batches
+# are edges from their first number to their end, and all lead upwards: the ends are the firsts, but for the lowest and
+# the highest, exactly when one chain without gap, overlap or repetition leads from the lowest to the highest. The sums
+# of hashes compare the two, whatever order batches came in.
+_ACCOUNT = """
+SELECT toString(collector) AS id, boot, {hours}min(low) AS first, max(high) AS end, any(called) AS name,
+    any(at) AS at_host, sum(s) AS stored, sum(q) AS bad, sumMap(r.1, r.2) AS reasons,
+    sum(ends) - sum(firsts) = sipHash64(end) - sipHash64(first) AS tiled
 FROM (
-    SELECT *, sum(gap) OVER (PARTITION BY collector, boot ORDER BY seq_first, ends) AS island
+    SELECT toStartOfHour(cut) AS hour, collector, boot, min(seq_first) AS low, max(seq_first + events) AS high,
+        sum(sipHash64(seq_first)) AS firsts, sum(sipHash64(seq_first + events)) AS ends, any(name) AS called,
+        any(host) AS at, sum(stored) AS s, sum(quarantined) AS q,
+        sumMap(CAST(reasons, 'Array(String)'), reason_counts) AS r
+    FROM batches{where} GROUP BY hour, collector, boot
+)
+GROUP BY collector, boot{by_hour}
+ORDER BY id, boot, first
+"""
+_BOOT = " WHERE collector = {collector:UUID} AND boot = {boot:UInt32}"
+_BOOTS = _ACCOUNT.format(hours="", where="", by_hour="")
+_HOURS = _ACCOUNT.format(hours="toUInt32(hour) AS hour_s, ", where=_BOOT, by_hour=", hour")
+
+# One by one, the batches of hours that are not one chain: consecutive ones are merged into ranges where they lie.
+# Ranges and sums come from one statement, so that a batch which lands meanwhile is in both or in neither.
+_BATCHES = f"""
+SELECT min(seq_first) AS first, max(ends) AS end, any(called) AS name, any(at) AS at_host, sum(s) AS stored,
+    sum(q) AS bad, sumMap(r, c) AS reasons
+FROM (
+    SELECT *, sum(gap) OVER (ORDER BY seq_first, ends) AS island
     FROM (
         SELECT *,
             seq_first > max(ends) OVER (
-                PARTITION BY collector, boot ORDER BY seq_first, ends
-                ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS gap
+                ORDER BY seq_first, ends ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS gap
         FROM (
-            SELECT collector, boot, seq_first, seq_first + any(events) AS ends, any(name) AS called, any(host) AS at,
+            SELECT seq_first, seq_first + any(events) AS ends, any(name) AS called, any(host) AS at,
                 any(stored) AS s, any(quarantined) AS q, any(CAST(reasons, 'Array(String)')) AS r,
                 any(reason_counts) AS c
-            FROM batches GROUP BY collector, boot, seq_first
+            FROM batches{_BOOT} AND toUInt32(toStartOfHour(cut)) IN {{hours:Array(UInt32)}}
+            GROUP BY seq_first
         )
     )
 )
-GROUP BY collector, boot, island
-ORDER BY id, boot, first
-"""
+GROUP BY island
+ORDER BY first
+"""  # noqa: S608 - fixed text
 
+# From the table's projection, as above.
 _LAST = """
-SELECT toString(collector) AS id, boot, argMax(name, ts) AS called, argMax(host, ts) AS at_host,
-    argMax(toString(status), ts) AS state, argMax(reason, ts) AS why, toUnixTimestamp64Nano(max(ts)) AS last_ns,
-    toUnixTimestamp64Nano(max(watermark)) AS watermark_ns, max(produced) AS most_produced, max(acked) AS most_acked,
-    argMax(in_flight, ts) AS flying, argMax(spool_bytes, ts) AS bytes
-FROM heartbeats GROUP BY collector, boot ORDER BY called, id, boot
+SELECT toString(collector) AS id, boot, argMax(h.called, h.at) AS called, argMax(h.at_host, h.at) AS at_host,
+    argMax(toString(h.state), h.at) AS state, argMax(h.why, h.at) AS why, toUnixTimestamp64Nano(max(h.at)) AS last_ns,
+    toUnixTimestamp64Nano(max(h.mark)) AS watermark_ns, max(h.most) AS most_produced, max(h.told) AS most_acked,
+    argMax(h.flying, h.at) AS flying, argMax(h.bytes, h.at) AS bytes
+FROM (
+    SELECT toStartOfHour(ts) AS hour, collector, boot, argMax(name, ts) AS called, argMax(host, ts) AS at_host,
+        argMax(status, ts) AS state, argMax(reason, ts) AS why, max(ts) AS at, max(watermark) AS mark,
+        max(produced) AS most, max(acked) AS told, argMax(in_flight, ts) AS flying, argMax(spool_bytes, ts) AS bytes
+    FROM heartbeats GROUP BY hour, collector, boot
+) AS h
+GROUP BY collector, boot ORDER BY called, id, boot
 """
 
 
@@ -127,9 +156,10 @@ def ledger(store: Store) -> list[LedgerRow]:
     The heartbeats are read first: what arrives between the two reads is then in the ledger and leaves the spool.
     """
     beats = {(b["id"], b["boot"]): b for b in store.query(_LAST).iter_rows(named=True)}
-    islands: dict[tuple[str, int], list[dict[str, Any]]] = {}
-    for island in store.query(_RANGES).iter_rows(named=True):
-        islands.setdefault((island["id"], island["boot"]), []).append(island)
+    islands = {
+        (whole["id"], whole["boot"]): [whole] if whole["tiled"] else _islands(store, whole["id"], whole["boot"])
+        for whole in store.query(_BOOTS).iter_rows(named=True)
+    }
     rows = []
     for key in sorted(set(beats) | set(islands)):
         beat, booked = beats.get(key), islands.get(key, [])
@@ -157,6 +187,24 @@ def ledger(store: Store) -> list[LedgerRow]:
             )
         )
     return sorted(rows, key=lambda r: (r.name, r.collector, r.boot))
+
+
+def _islands(store: Store, collector: str, boot: int) -> list[dict[str, Any]]:
+    """The ranges of a boot that is not one chain: its hours as they are, and of those that are none their batches."""
+    params = {"collector": collector, "boot": boot}
+    hours = list(store.query(_HOURS, params).iter_rows(named=True))
+    overlapping: set[int] = set()
+    highest = None  # of the hours so far, the one that reaches highest
+    for hour in hours:  # ascending by first
+        if highest is not None and hour["first"] < highest["end"]:
+            overlapping |= {hour["hour_s"], highest["hour_s"]}
+        if highest is None or hour["end"] > highest["end"]:
+            highest = hour
+    doubtful = {hour["hour_s"] for hour in hours if not hour["tiled"]} | overlapping
+    if not doubtful:
+        return hours
+    batches = store.query(_BATCHES, {**params, "hours": sorted(doubtful)})
+    return [hour for hour in hours if hour["hour_s"] not in doubtful] + list(batches.iter_rows(named=True))
 
 
 def collectors(store: Store, now_ns: int, live_ns: int = 15_000_000_000) -> list[CollectorState]:

@@ -14,7 +14,8 @@ separates
   rejected, shed, timeout); else it is ignored unless the path says `unlinked = "unfinished"`.
 - Without a stamp at the last end the message is unfinished, its outcome `timeout` unless stated.
 - Stamps at later ends that no start reaches are of a headless message: it is counted, and has no latency. Stamps in
-  mode shadow or synthetic are left out.
+  mode shadow or synthetic are left out. A parent that does not count has a start and is no message: neither are its
+  stamps headless.
 - Labels, outcome, mode, cache and data age are those of the latest stamp that states them.
 
 Error of a stage: two stamps of one host and clock differ by that clock's drift alone, |d| x drift + one read; otherwise
@@ -143,7 +144,7 @@ def headless(store: Store, path: Path, from_ns: int, to_ns: int) -> dict[int, in
     del spots[(path.first_end.point, path.first_end.service)]
     sql = _HEADLESS.substitute(
         starts=_starts_sql(path, points, services),
-        keys=_keys_sql(path),
+        keys=_keys_sql(path, every=True),
         later_ends=" OR ".join(f"({_spot_sql(spot, points, services)})" for spot in spots) or "0",
     )
     params = {
@@ -210,8 +211,11 @@ def _spot_sql(spot: tuple[str, str], points: list[str], services: list[str]) -> 
     return sql + (f" AND service = {{end_services:Array(String)}}[{services.index(service) + 1}]" if service else "")
 
 
-def _keys_sql(path: Path) -> str:
-    """CTEs up to `keys`: (k, leaf, root, s, lo, hi, links), one row per message and key on its way."""
+def _keys_sql(path: Path, *, every: bool = False) -> str:
+    """CTEs up to `keys`: (k, leaf, root, s, lo, hi, links), one row per message and key on its way.
+
+    With `every`, also the keys of what started and came to no message, because another parent of its child counts.
+    """
     if not path.hops:
         return (
             "keys AS (SELECT root AS k, root AS leaf, root, s, lo, s + {max_age:Int64} AS hi, toUInt8(0) AS links "
@@ -241,9 +245,10 @@ def _keys_sql(path: Path) -> str:
             f" FROM chain{level} AS c INNER JOIN steps ON c.leaf = steps.parent"
             f" WHERE linked {within} AND {wins} = (linked, steps.parent)),"
         )
+        only_ends = f" LEFT JOIN onward ON c.leaf = onward.parent WHERE NOT arrayExists(x -> x {within}, leaves_at)"
         leaves.append(
             f"SELECT root, s, lo, leaf, chain, toUInt8({level}) AS links FROM chain{level} AS c"  # noqa: S608 - fixed text, values are bound
-            f" LEFT JOIN onward ON c.leaf = onward.parent WHERE NOT arrayExists(x -> x {within}, leaves_at)"
+            + ("" if every else only_ends)
         )
     leaves.append(f"SELECT root, s, lo, leaf, chain, toUInt8({path.hops}) AS links FROM chain{path.hops}")  # noqa: S608 - fixed text, values are bound
     ctes.append(

@@ -82,43 +82,64 @@ def stored(
     """
     tallies: Tallies = defaultdict(Tally)
     levels = (3600, 60, 10) if step_s is None or step_s % 3600 == 0 else (60, 10) if step_s % 60 == 0 else (10,)
-    spans = _tiles(store, path, from_s, to_s, levels) if level is None else {level: ((from_s, to_s),)}
+    spans, headless_of = (
+        _tiles(store, path, from_s, to_s, levels) if level is None else ({level: ((from_s, to_s),)}, {})
+    )
     step = step_s or (to_s - from_s)
     origin = from_s if step_s is None else 0
     lost: dict[int, int] = defaultdict(int)
     # One step needs no arithmetic per row: a month of hours has millions of them.
-    buckets_sql, summaries_sql, headless_sql = (
-        text.replace(_SECOND, "{origin:UInt32}") if step_s is None else text
-        for text in (_BUCKETS, _SUMMARIES, _HEADLESS)
+    buckets_sql, days_sql, summaries_sql, headless_sql = (
+        text.replace(_SECOND, "{origin:UInt32}").replace(_SECOND_OF_DAY, "{origin:UInt32}") if step_s is None else text
+        for text in (_BUCKETS, _DAYS, _SUMMARIES, _HEADLESS)
     )
     pieces = [
         {
             "path": path, "level": at, "from_s": begin, "to_s": end, "step": step, "origin": origin,
-            "stage": stage or "", "rollup": rollup,
+            "stage": stage or "", "rollup": rollup, **_whole_days(at, begin, end, step_s),
         }
         for at, some in spans.items() for begin, end in some
     ]  # fmt: skip
+
+    def all_generations(piece: dict[str, Any]) -> str:
+        if piece["level"] == 10:
+            return buckets_sql
+        hours = buckets_sql.replace(_ONLY_CURRENT, "")
+        if piece["day_from_s"] == piece["day_to_s"]:
+            return hours
+        whole = (piece["day_from_s"], piece["day_to_s"]) == (piece["from_s"], piece["to_s"])
+        return days_sql if whole else f"{days_sql} UNION ALL {hours.replace(_STAGE, _STAGE + _OUTSIDE_DAYS)}"
+
     # Coarse windows rarely have a second generation, and filtering costs half of the query: count all rows first, then
     # see from the summaries, which are written before the counts, whether all were current.
-    first = [
-        _begin(store, buckets_sql if p["level"] == 10 else buckets_sql.replace(_ONLY_CURRENT, ""), p) for p in pieces
-    ]
-    unknown = [_begin(store, headless_sql, p) for p in pieces]
+    first = [_begin(store, all_generations(p), p) for p in pieces]
+    unknown = [None if p["level"] in headless_of else _begin(store, headless_sql, p) for p in pieces]
     wait(first)
     told = [_begin(store, summaries_sql, p) for p in pieces]
     for params, counting, summing, missing in zip(pieces, first, told, unknown, strict=True):
         counted, summaries = counting.result(), summing.result()
-        if params["level"] != 10 and summaries["stray"].sum():
+        if params["level"] != 10 and 0 in summaries["good"].to_list():
             counted = store.query(buckets_sql, params)
         names = dict(summaries.select("stage_hash", "stage").iter_rows())
         for second, stage_hash, bucket, n in counted.iter_rows():
             tallies[(second, names[stage_hash])].buckets[bucket] += n
         for row in summaries.iter_rows(named=True):
-            if row["current"]:
+            if row["good"]:
                 tallies[(row["second"], row["stage"])].add_summary(row)
-        for second, n in missing.result().iter_rows():
+        for second, n in missing.result().iter_rows() if missing else ():
             lost[second] += n
+    for of_windows in headless_of.values():
+        for window, n in of_windows.items():
+            lost[origin + (window - origin) // step * step] += n
     return _with_headless(tallies, lost, stage)
+
+
+def _whole_days(level: int, begin: int, end: int, step_s: int | None) -> dict[str, int]:
+    """The days of UTC that lie in a span of hours whole, where steps do not cut them; an empty range for none."""
+    first, last = -(-begin // _DAY_S) * _DAY_S, end // _DAY_S * _DAY_S
+    if level != 3600 or first >= last or (step_s or _DAY_S) % _DAY_S:
+        first = last = begin
+    return {"day_from_s": first, "day_to_s": last}
 
 
 def _begin(store: Store, sql: str, params: dict[str, Any]) -> Future[pl.DataFrame]:
@@ -202,26 +223,38 @@ def _pieces(from_ns: int, to_ns: int, step_s: int | None) -> Iterator[tuple[int,
         at = end
 
 
-def _tiles(store: Store, path: str, from_s: int, to_s: int, levels: tuple[int, ...]) -> Mapping[int, tuple[Span, ...]]:
-    """Per level the spans to sum: the coarsest level is asked first, a finer one only about what that leaves."""
+def _tiles(
+    store: Store, path: str, from_s: int, to_s: int, levels: tuple[int, ...]
+) -> tuple[Mapping[int, tuple[Span, ...]], dict[int, dict[int, int]]]:
+    """Per level the spans to sum: the coarsest level is asked first, a finer one only about what that leaves.
+
+    And per coarse level the headless messages of the windows in its spans.
+    """
     usable: dict[int, list[int]] = {}
+    headless_of: dict[int, dict[int, int]] = {}
     begin, end = from_s, to_s
     for level in levels[:-1]:
         if -(-begin // level) * level < end // level * level:
             fresh = store.query(_FRESH, {"path": path, "level": level, "from_s": begin, "to_s": end})
             usable[level] = fresh["w"].to_list()
+            headless_of[level] = dict(fresh.iter_rows())
         left = cover(from_s, to_s, usable, levels).spans[levels[-1]]
         if not left:
             break
         begin, end = left[0][0], left[-1][1]
-    return cover(from_s, to_s, usable, levels).spans
+    spans = cover(from_s, to_s, usable, levels).spans
+    return spans, {
+        level: {w: n for w, n in found.items() if any(a <= w < b for a, b in spans[level])}
+        for level, found in headless_of.items()
+    }
 
 
 _CURRENT = f"generation IN ({CURRENT})"
 
 # Coarse windows that include every generation of their fine ones; where no fine one is kept any more, they stand.
 _FRESH = """
-SELECT toUInt32(toStartOfInterval(window, toIntervalSecond({level:UInt16}))) AS w
+SELECT toUInt32(toStartOfInterval(window, toIntervalSecond({level:UInt16}))) AS w,
+    argMaxIf(headless, generation, level != 10) AS lost
 FROM windows
 WHERE path = {path:String} AND level IN (10, {level:UInt16})
     AND window >= toDateTime(intDiv({from_s:UInt32} + {level:UInt16} - 1, {level:UInt16}) * {level:UInt16}, 'UTC')
@@ -232,7 +265,9 @@ HAVING countIf(level != 10) > 0 AND argMaxIf(basis, generation, level != 10) >= 
 
 _RANGE = """path = {path:String} AND level = {level:UInt16} AND rollup = {rollup:String}
     AND window >= toDateTime({from_s:UInt32}, 'UTC') AND window < toDateTime({to_s:UInt32}, 'UTC')
-    AND ({stage:String} = '' OR stage = {stage:String})"""
+    AND """
+_STAGE = "({stage:String} = '' OR stage = {stage:String})"
+_RANGE += _STAGE
 _ONLY_CURRENT = f" AND {_CURRENT}"
 _SECOND = "{origin:UInt32} + intDiv(toUInt32(window) - {origin:UInt32}, {step:UInt32}) * {step:UInt32}"
 
@@ -246,14 +281,31 @@ SELECT second, bitShiftRight(both, 16) AS stage_hash, toInt16(both) AS bucket, c
 )
 """  # noqa: S608 - fixed text
 
+# The same of whole days of hours, from the table's projection: its words must be those of the schema.
+_DAY_S = 86_400
+_DAY = "if(level = 3600, toUInt32(toStartOfDay(window)), 0)"
+_DAY_STAGE = "if(level = 3600, cityHash64(stage), 0)"
+_DAY_BUCKET = "if(level = 3600, bucket, 0)"
+_SECOND_OF_DAY = f"{{origin:UInt32}} + intDiv({_DAY} - {{origin:UInt32}}, {{step:UInt32}}) * {{step:UInt32}}"
+_DAYS = f"""
+SELECT second, bitShiftRight(both, 16) AS stage_hash, toInt16(both) AS bucket, count FROM (
+    SELECT toInt64({_SECOND_OF_DAY}) AS second,
+        bitOr(bitShiftLeft({_DAY_STAGE}, 16), toUInt16({_DAY_BUCKET})) AS both, sum(n) AS count
+    FROM stage_counts WHERE path = {{path:String}} AND level = 3600 AND rollup = {{rollup:String}}
+        AND {_DAY} >= {{day_from_s:UInt32}} AND {_DAY} < {{day_to_s:UInt32}}
+        AND ({{stage:String}} = '' OR {_DAY_STAGE} = cityHash64({{stage:String}}))
+    GROUP BY second, both
+)
+"""  # noqa: S608 - fixed text
+_OUTSIDE_DAYS = (
+    " AND (window < toDateTime({day_from_s:UInt32}, 'UTC') OR window >= toDateTime({day_to_s:UInt32}, 'UTC'))"
+)
+
 _SUMMARIES = f"""
-SELECT toInt64({_SECOND}) AS second, stage, any({_STAGE_HASH}) AS stage_hash,
-    countIf(good) AS current, countIf(NOT good) AS stray,
-    {", ".join(f"sumIf(w.{name}, good) AS {name}" for name in _SUMS)},
-    minIf(w.min_ns, good AND w.n > 0) AS min_ns, maxIf(w.max_ns, good AND w.n > 0) AS max_ns,
-    maxIf(w.max_error_ns, good) AS max_error_ns
-FROM (SELECT *, {_CURRENT} AS good FROM stage_windows WHERE {_RANGE}) AS w
-GROUP BY second, stage
+SELECT second, stage, {_STAGE_HASH} AS stage_hash, good, {", ".join(f"sum(w.{name}) AS {name}" for name in _SUMS)},
+    minIf(w.min_ns, w.n > 0) AS min_ns, maxIf(w.max_ns, w.n > 0) AS max_ns, max(w.max_error_ns) AS max_error_ns
+FROM (SELECT *, toInt64({_SECOND}) AS second, {_CURRENT} AS good FROM stage_windows WHERE {_RANGE}) AS w
+GROUP BY second, stage, good
 """  # noqa: S608 - fixed text
 
 # A provisional and a final row of one generation say the same.

@@ -112,7 +112,10 @@ def notes(stages: Sequence[Row]) -> list[str]:
     lines: list[str] = []
     headless = max((stage.get("headless") or 0 for stage in stages), default=0)
     if headless:
-        lines.append(f"{count(headless)} more without a start: their first stamp is missing, so they have no latency")
+        lines.append(
+            f"{count(headless)} more without a start: stamped at later ends, while the first end's stamp is missing or"
+            " more than max_age before; they have no latency"
+        )
     for stage in stages:
         name = stage["stage"]
         for field, what in (

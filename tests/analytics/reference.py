@@ -53,7 +53,8 @@ def stitch(
     return sorted(found, key=lambda m: (m.start, m.key))
 
 
-def _chains(path: Path, links: list[dict[str, Any]], root: int, start: int) -> list[list[int]]:
+def _chains(path: Path, links: list[dict[str, Any]], root: int, start: int, *, every: bool = False) -> list[list[int]]:
+    """The keys from `root` to each key where a message ends; `every`: to each key that is reached at all."""
     near = {
         (link["ts_ns"], link["parent"], link["child"])
         for link in links
@@ -73,7 +74,7 @@ def _chains(path: Path, links: list[dict[str, Any]], root: int, start: int) -> l
     for _ in range(path.hops):
         longer = []
         for chain in open_chains:
-            if not any(parent == chain[-1] for _, parent, _ in near):
+            if every or not any(parent == chain[-1] for _, parent, _ in near):
                 done.append(chain)
             longer += [[*chain, child] for child in onward(chain[-1])]
         open_chains = longer
@@ -136,7 +137,7 @@ def headless(path: Path, stamps: list[dict[str, Any]], links: list[dict[str, Any
             if i and start - times[i - 1] <= age:
                 continue
             low = max(start - skew, times[i - 1] + age + 1 if i else 0)
-            for chain in _chains(path, links, root, start):
+            for chain in _chains(path, links, root, start, every=True):
                 claimed += [(key, low if key == root else start - skew, start + age) for key in chain]
     first = (path.first_end.point, path.first_end.service)
     later = [end for end in path.ends if (end.point, end.service) != first]

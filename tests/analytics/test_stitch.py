@@ -137,6 +137,24 @@ def test_a_child_whose_parent_is_unknown_is_headless(store: Store) -> None:
     assert headless(store, p, HOUR, HOUR + 10 * S) == {HOUR // S: 2}
 
 
+@pytest.mark.parametrize("which", ["first", "last"])
+def test_parents_that_conflation_passes_over_have_a_start_and_are_not_headless(store: Store, which: str) -> None:
+    p = path(ORDER + f'hops = 2\nconflation = "{which}"\n')
+    stamps = [stamp(key, "app_ingress", HOUR + key) for key in (1, 2, 3)]
+    stamps += [stamp(key, "app_decision", HOUR + key + 10) for key in (1, 2, 3)]
+    # Three ticks lead to order 8; of the orders 8 and 7 that lead to one fill (9), one counts as its parent.
+    stamps += [
+        stamp(7, "app_decision", HOUR + 30),
+        stamp(8, "app_decision", HOUR + 31),
+        stamp(9, "app_egress", HOUR + 50),
+    ]
+    links = [link(key, 8, HOUR + 20 + key) for key in (1, 2, 3)]
+    links += [link(3, 7, HOUR + 25), link(8, 9, HOUR + 40), link(7, 9, HOUR + 41)]
+    put(store, stamps, links)
+    assert [m.key for m in messages(store, p, HOUR, HOUR + 10 * S)] == [9]
+    assert headless(store, p, HOUR, HOUR + 10 * S) == {}
+
+
 POINTS = ("app_ingress", "app_decision", "app_egress")
 stamps_of_a_world = st.lists(
     st.fixed_dictionaries(

@@ -393,9 +393,12 @@ CREATE TABLE IF NOT EXISTS batches (
     INDEX received_range received TYPE minmax GRANULARITY 1,
     INDEX first_range first_ts TYPE minmax GRANULARITY 1,
     INDEX last_range last_ts TYPE minmax GRANULARITY 1,
-    -- Completeness of a month (analytics/completeness.py). A projection is written with its part: it cannot drift.
+    -- Completeness of a month (analytics/completeness.py) and the account of every boot (analytics/ledger.py). A
+    -- projection is written with its part: it cannot drift. The sums of hashes tell whether batches tile a range.
     PROJECTION by_hour (
-        SELECT toStartOfHour(cut), collector, boot, sum(events), sum(dropped), sum(quarantined), max(seq_first + events)
+        SELECT toStartOfHour(cut), collector, boot, sum(events), sum(dropped), sum(quarantined), sum(stored),
+            min(seq_first), max(seq_first + events), sum(sipHash64(seq_first)), sum(sipHash64(seq_first + events)),
+            sumMap(CAST(reasons, 'Array(String)'), reason_counts), any(name), any(host)
         GROUP BY toStartOfHour(cut), collector, boot
     )
 ) ENGINE = MergeTree
@@ -420,7 +423,8 @@ CREATE TABLE IF NOT EXISTS heartbeats (
     INDEX ts_range ts TYPE minmax GRANULARITY 1,
     PROJECTION by_hour (
         SELECT toStartOfHour(ts), collector, boot, any(name), min(ts), max(ts), max(watermark), max(produced),
-            max(acked), argMax(status, ts)
+            max(acked), argMax(status, ts), argMax(name, ts), argMax(host, ts), argMax(reason, ts),
+            argMax(in_flight, ts), argMax(spool_bytes, ts)
         GROUP BY toStartOfHour(ts), collector, boot
     )
 ) ENGINE = MergeTree
@@ -487,7 +491,14 @@ CREATE TABLE IF NOT EXISTS stage_counts (
     rollup      LowCardinality(String) CODEC(ZSTD(1)),   -- '' = all messages, else 'label=value'
     bucket      Int16                  CODEC(Delta, ZSTD(1)),
     n           UInt64                 CODEC(T64, ZSTD(1)),
-    written     DateTime('UTC') DEFAULT now() CODEC(Delta, ZSTD(1))  -- imported logs are older than the retention of live windows
+    written     DateTime('UTC') DEFAULT now() CODEC(Delta, ZSTD(1)),  -- imported logs are older than the retention of live windows
+    -- Months are summed from days of hours (analytics/tally.py). Of the finer levels it keeps one row per rollup.
+    PROJECTION days (
+        SELECT path, rollup, level, if(level = 3600, toUInt32(toStartOfDay(window)), 0),
+            if(level = 3600, cityHash64(stage), 0), if(level = 3600, bucket, 0), sum(n)
+        GROUP BY path, rollup, level, if(level = 3600, toUInt32(toStartOfDay(window)), 0),
+            if(level = 3600, cityHash64(stage), 0), if(level = 3600, bucket, 0)
+    )
 ) ENGINE = MergeTree
 PARTITION BY (level, toYYYYMM(window))
 ORDER BY (path, rollup, stage, window, bucket)
