@@ -42,7 +42,8 @@ class Market:
         prices = _Prices(rng)
         for at in self._times(rng):
             day_s = self._day_s(at)
-            open_now = [n for n in range(len(SYMBOLS)) if not self.profile.halted(n, day_s)]
+            halted = self.profile.halted_at(day_s)
+            open_now = [n for n in range(len(SYMBOLS)) if n not in halted]
             count = 1
             if rng.random() < self.profile.burst_share:
                 count = max(1, min(16, round(rng.expovariate(1 / _BURST_MEAN))))

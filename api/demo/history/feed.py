@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from api.demo.feed import LOT
 from api.demo.history.programs import Program
-from api.demo.history.simulation import OrderPath
+from api.demo.history.simulation import OrderPath, decoded
 from api.demo.history.tape import Tape
 from api.demo.market import SYMBOLS, Market
 from api.demo.market_data import Datagram, Listing, Quote, feed_key, session_name
@@ -35,7 +35,7 @@ class Feed:
 
     def sent(self, sent_ns: int, payload: bytes, monotonic_ns: int) -> None:
         """A recorded datagram went out at `sent_ns`; its quotes' times are MONOTONIC, `monotonic_ns` behind."""
-        datagram = Datagram.decode(payload)
+        datagram = decoded(payload)
         for number, message in enumerate(datagram.messages, datagram.sequence):
             if message[:1] == b"Q":
                 self._tape.quotes += 1
@@ -46,7 +46,7 @@ class Feed:
         self._path.datagram(sent_ns, payload)
 
     def _on_time(self, now: int, intended_ns: int, payload: bytes) -> int:
-        datagram = Datagram.decode(payload)
+        datagram = decoded(payload)
         for number, message in enumerate(datagram.messages, datagram.sequence):
             if message[:1] == b"Q":
                 key = feed_key(datagram.session, number)

@@ -6,7 +6,9 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -14,20 +16,23 @@ import msgspec
 from analytics.backfill import backfill
 from analytics.ledger import ledger
 from analytics.paths import Path as LatencyPath
+from analytics.runs import WindowDone
 from analytics.window_settings import WindowSettings
 from api.demo.control import FOLDER, Control
 from api.demo.faults import Fault
 from api.demo.history.calendar import HOUR_NS, NS, Day
+from api.demo.history.counting import Counting
 from api.demo.history.customers import Customers
 from api.demo.history.hours import Settings, day_of
+from api.demo.history.kept import kept_hours
 from api.demo.history.making import Made, made
 from api.demo.history.plan import Range, settle
 from api.demo.history.shipping import NAME, Shipped, Shipping, collector_of
 from collector.landing import Landing, LandingSettings
 from collector.points import Point
-from collector.store import Store
+from collector.store import Store, StoreError
 from collector.store.blocks import from_rows
-from collector.store.schema import table_types
+from collector.store.schema import Retention, table_types
 
 _EDGE_NS = 60 * NS
 _VERSION = 1  # of what the settings make; grows when the same settings make other hours
@@ -36,7 +41,11 @@ Progress = Callable[[str, int, int], None]  # (what is done, hours done, hours i
 
 
 class Summary(msgspec.Struct, kw_only=True):
-    """What a history has, and what this run did for it. `seconds_of` says where its time went."""
+    """What a history has, and what this run did for it.
+
+    `seconds_of` says where its time went: `making` is waiting for hours to be made, `windows` goes on beside the rest
+    but for `waiting for windows`. `kept_hours` says for how long its rows are kept.
+    """
 
     from_ns: int
     to_ns: int
@@ -61,6 +70,7 @@ class Summary(msgspec.Struct, kw_only=True):
     deploys: int = 0
     incidents: int = 0
     campaign_days: int = 0
+    kept_hours: dict[str, int] = {}
     seconds: float = 0.0
     seconds_of: dict[str, float] = {}
 
@@ -75,6 +85,7 @@ class History:
     paths: Mapping[str, LatencyPath]
     windows: WindowSettings
     settings: Settings
+    retention: Retention = field(default_factory=Retention)
     outcomes: int | None = None  # seed of the customers' rule; None: secret
     processes: int = field(default_factory=lambda: min(2, os.cpu_count() or 1))
 
@@ -103,19 +114,19 @@ class History:
             deploys=sum(span.from_ns <= deploy.ts_ns < span.to_ns for day in days for deploy in day.deploys),
             incidents=len(struck(days, span)),
             campaign_days=sum(day.campaign for day in days),
+            kept_hours=kept_hours(self.retention),
         )  # fmt: skip
-        spent = dict.fromkeys(("making", "landing", "windows"), 0.0)
+        spent = dict.fromkeys(("making", "landing"), 0.0)
         bounds = LandingSettings(max_past=f"{(now - span.from_ns) // HOUR_NS + 48}h")
         shipping = Shipping(
             self.store, Landing(self.store, self.points, bounds), self.data / FOLDER / "history-spool", self.collector
         )
         hours = made(self.settings, todo, self.processes if len(todo) > 1 else 0)
         customers = Customers(self.data / FOLDER, self.collector, self.settings, self.outcomes)
-        wanted, done = set(todo), len(span.hours) - len(todo)
-        for piece in span.days():
-            for begin_ns in piece.hours:
-                if begin_ns not in wanted:
-                    continue
+        done = len(span.hours) - len(todo)
+        # A window at the begin may have been computed without what the first hour brings of its last messages.
+        with closing(customers), Counting(partial(self._windows, now), span.from_ns - _EDGE_NS) as counting:
+            for begin_ns in todo:
                 tell("hours", done, summary.hours)
                 began = time.perf_counter()
                 hour = next(hours)
@@ -125,24 +136,25 @@ class History:
                 spent["making"] += took - began
                 spent["landing"] += time.perf_counter() - took
                 _count(summary, hour, shipped)
+                counting.landed(begin_ns + HOUR_NS, hour.stamps)
                 done += 1
-            began = time.perf_counter()
             tell("windows", done, summary.hours)
-            # A window at the day's begin has been computed without what the day brought of its last messages.
-            summary.windows_computed += self._windows(Range(piece.from_ns - _EDGE_NS, piece.to_ns), now)
-            spent["windows"] += time.perf_counter() - began
-        began = time.perf_counter()
-        summary.windows_computed += self._windows(Range(span.from_ns - _EDGE_NS, span.to_ns + _EDGE_NS), now)
-        spent["windows"] += time.perf_counter() - began
-        customers.close()
+            began = time.perf_counter()
+            summary.windows_computed = counting.finish(span.to_ns + _EDGE_NS)
+            spent["windows"] = counting.seconds
+            spent["waiting for windows"] = time.perf_counter() - began
         self._account(summary, span)
         tell("hours", summary.hours, summary.hours)
         summary.seconds_of = {name: round(seconds, 3) for name, seconds in spent.items()}
         summary.seconds = round(time.perf_counter() - started, 3)
         return summary
 
-    def _windows(self, span: Range, now_ns: int) -> int:
-        done = backfill(self.store, self.paths, span.from_ns, span.to_ns, self.windows, now_ns)
+    def _windows(self, now_ns: int, span: Range, given_up: Callable[[], bool]) -> int:
+        def look(_done: WindowDone) -> None:
+            if given_up():
+                raise StoreError("the history was broken off")
+
+        done = backfill(self.store, self.paths, span.from_ns, span.to_ns, self.windows, now_ns, look)
         return sum(one.level == 10 for one in done)
 
     def _missing(self, span: Range) -> list[int]:

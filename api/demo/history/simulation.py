@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from tailsight_probe import Outcome
 
@@ -49,6 +50,12 @@ class Done:
     price: int  # of the report
     degraded: bool
     filled: int  # how much of it by then
+
+
+@lru_cache(maxsize=256)
+def decoded(payload: bytes) -> Datagram:
+    """A datagram: sent once, and received from two lines at about the same time. Raises WireError."""
+    return Datagram.decode(payload)
 
 
 class OrderPath:
@@ -120,7 +127,7 @@ class OrderPath:
                 self.events.at(arrives_ns, self._receive, self._on_line, name, payload)
 
     def _on_line(self, now: int, line: str, payload: bytes) -> int:
-        datagram = Datagram.decode(payload)
+        datagram = decoded(payload)
         for number, message in enumerate(datagram.messages, datagram.sequence):
             if message[:1] == b"Q":
                 self.tape.stamp(self._engine.shown(now), self._arrived[line], feed_key(datagram.session, number))
