@@ -99,7 +99,8 @@ def _show(console: Console, summary: Summary) -> None:
     )
     console.print(
         f"{summary.messages:,} messages from {summary.stamps:,} stamps in {summary.windows:,} windows;"
-        f" {summary.deploys} deploys on record. {summary.seconds:.1f} s, ledger difference {summary.difference}."
+        f" {summary.deploys} deploys, {summary.canaries} canaries and {summary.shadows} shadows on record."
+        f" {summary.seconds:.1f} s, ledger difference {summary.difference}."
     )
     from api.demo.history.kept import sentences
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from api.demo.feed import LOT
+from api.demo.history.engine import decoded
 from api.demo.history.programs import Program
-from api.demo.history.simulation import OrderPath, decoded
+from api.demo.history.simulation import OrderPath
 from api.demo.history.tape import Tape
 from api.demo.market import SYMBOLS, Market
 from api.demo.market_data import Datagram, Listing, Quote, feed_key, session_name
@@ -21,7 +22,7 @@ class Feed:
     def __init__(self, path: OrderPath, send: Callable[[], int]) -> None:
         self._path = path
         self._tape: Tape = path.tape
-        self._program: Program = path._program("feed", "feed")
+        self._program: Program = path.program("feed", "feed")
         self._thread = self._program.thread()
         self._intended = self._program.spot("intended", "feed", self._thread)
         self._egress = self._program.spot("app_egress", "feed", self._thread)

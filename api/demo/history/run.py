@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 import uuid
@@ -20,14 +21,16 @@ from analytics.runs import WindowDone
 from analytics.window_settings import WindowSettings
 from api.demo.control import FOLDER, Control
 from api.demo.faults import Fault
-from api.demo.history.calendar import HOUR_NS, NS, Day
+from api.demo.history.calendar import DAY_NS, HOUR_NS, NS, Day
+from api.demo.history.changes import changes
 from api.demo.history.counting import Counting
 from api.demo.history.customers import Customers
-from api.demo.history.hours import Settings, day_of
+from api.demo.history.hours import REMEMBERED_DAYS, Settings, day_of
 from api.demo.history.kept import kept_hours
 from api.demo.history.making import Made, made
 from api.demo.history.plan import Range, settle
 from api.demo.history.shipping import NAME, Shipped, Shipping, collector_of
+from api.demo.instances import Role
 from collector.landing import Landing, LandingSettings
 from collector.points import Point
 from collector.store import Store, StoreError
@@ -35,7 +38,7 @@ from collector.store.blocks import from_rows
 from collector.store.schema import Retention, table_types
 
 _EDGE_NS = 60 * NS
-_VERSION = 1  # of what the settings make; grows when the same settings make other hours
+_VERSION = 2  # of what the settings make; grows when the same settings make other hours
 
 Progress = Callable[[str, int, int], None]  # (what is done, hours done, hours in all)
 
@@ -68,6 +71,8 @@ class Summary(msgspec.Struct, kw_only=True):
     quarantined: int = 0
     difference: int = 0
     deploys: int = 0
+    canaries: int = 0
+    shadows: int = 0
     incidents: int = 0
     campaign_days: int = 0
     kept_hours: dict[str, int] = {}
@@ -113,6 +118,8 @@ class History:
             profile=self.settings.profile, collector=str(self.collector), hours=len(span.hours),
             deploys=sum(span.from_ns <= deploy.ts_ns < span.to_ns for day in days for deploy in day.deploys),
             incidents=len(struck(days, span)),
+            canaries=_begun(days, span, "canary"),
+            shadows=_begun(days, span, "shadow"),
             campaign_days=sum(day.campaign for day in days),
             kept_hours=kept_hours(self.retention),
         )  # fmt: skip
@@ -176,19 +183,22 @@ class History:
         return [begin_ns for begin_ns in span.hours if begin_ns not in there]
 
     def _record(self, days: list[Day], span: Range, now_ns: int) -> None:
-        """Deploys as changes, for everybody; incidents for the checker alone."""
+        """Deploys, canaries and shadows as changes, for everybody; incidents for the checker alone."""
         if not self.settings.faults:
             return
         control = Control(self.data / FOLDER)
         for fault in struck(days, span):
             control.keep(fault)
+        first = days[0].start_ns
+        before = [day_of(self.settings.seed, first - back * DAY_NS) for back in range(1, REMEMBERED_DAYS)]
         rows = [
             {
-                "ts": deploy.ts_ns, "id": str(collector_of(f"{self.collector}/{deploy.ts_ns}/{deploy.place}")),
-                "kind": "deploy", "who": NAME, "what": f"{deploy.place} {deploy.version}", "host": "",
-                "service": deploy.service, "version": deploy.version, "url": "", "labels": "{}", "recorded": now_ns,
+                "ts": one.ts_ns, "id": str(collector_of(f"{self.collector}/{one.ts_ns}/{one.what}")),
+                "kind": "deploy", "who": NAME, "what": one.what, "host": "", "service": one.place.partition("-")[0],
+                "version": one.version, "url": "", "labels": json.dumps(one.labels, sort_keys=True),
+                "recorded": now_ns,
             }
-            for day in days for deploy in day.deploys if span.from_ns <= deploy.ts_ns < span.to_ns
+            for one in changes(days, before) if span.from_ns <= one.ts_ns < span.to_ns
         ]  # fmt: skip
         known = set(
             self.store.query("SELECT toString(id) AS id FROM changes WHERE who = {who:String}", {"who": NAME})["id"]
@@ -240,6 +250,10 @@ def struck(days: list[Day], span: Range) -> list[Fault]:
         for fault in day.faults
         if fault.start_ns < span.to_ns and (fault.end_ns or 0) > span.from_ns
     ]
+
+
+def _begun(days: list[Day], span: Range, role: Role) -> int:
+    return sum(one.role == role and span.from_ns <= one.start_ns < span.to_ns for day in days for one in day.beside)
 
 
 def _count(summary: Summary, hour: Made, shipped: Shipped) -> None:
