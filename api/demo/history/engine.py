@@ -79,7 +79,7 @@ class Engine:
             if message[:1] == b"D":
                 self._desk.on_listing(Listing.decode(message), now)
                 continue
-            if message[:1] != b"Q":
+            if message[:1] == b"H":  # nothing to decide on: a halted instrument has no quotes
                 continue
             key = feed_key(self._arbiter.session, number)
             if not self._ours(key, message):

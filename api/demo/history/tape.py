@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from tailsight_probe import hash64
 
 from api.demo.instances import SHADOW_SPACE
 from collector.keys import hash64_ints
-from collector.record import LABEL_SETS, LINKS, STAMPS, Columns, Mode
+from collector.record import EVENTS, LABEL_SETS, LINKS, STAMPS, Columns, Mode
 
 SPACES = ("feed", "order", *SHADOW_SPACE.values())
 CLOCK = "virtual"
@@ -30,6 +31,7 @@ class Tape:
         self._stamps: list[int] = []
         self._links: list[int] = []
         self._labels: dict[int, str] = {}
+        self._events: list[dict[str, Any]] = []
         self.quotes = 0  # that were sent
 
     def spot(self, point: str, service: str, thread: int, space: str, mode: Mode = Mode.SYNTHETIC) -> Spot:
@@ -59,14 +61,26 @@ class Tape:
         """A quote led to an order, or to the copy of one that a shadow gets."""
         self._links += (time_ns, parent, child, SPACES.index(space))
 
+    def event(self, time_ns: int, service: str, kind: str, body: str, about: Mapping[str, str]) -> None:
+        """Something that is said of no message."""
+        attributes = json.dumps(about, sort_keys=True, separators=(",", ":"))
+        self._events.append(
+            {
+                "ts_ns": time_ns, "key": 0, "host": self._host, "service": service, "kind": kind, "body": body,
+                "attributes": attributes,
+            }
+        )  # fmt: skip
+
     def __len__(self) -> int:
         return len(self._stamps) // 4 + len(self._links) // 4
 
     def columns(self) -> list[Columns]:
-        """Label sets, links and stamps, in the order of their times."""
+        """Label sets, events, links and stamps, in the order of their times."""
+        events = Columns.from_rows(EVENTS, sorted(self._events, key=lambda row: row["ts_ns"]))
         if not self._stamps:
-            return []  # nothing happened: labels of nothing need not travel
-        return [one for one in (self._label_rows(), self._link_columns(), self._stamp_columns()) if len(one)]
+            return [events] if self._events else []  # labels of nothing need not travel
+        found = (self._label_rows(), events, self._link_columns(), self._stamp_columns())
+        return [one for one in found if len(one)]
 
     def _label_rows(self) -> Columns:
         rows = ({"label_set": number, "labels": text} for number, text in sorted(self._labels.items()))
