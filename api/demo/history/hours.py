@@ -6,7 +6,7 @@ hour of the same history is the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from importlib import resources
 
@@ -61,16 +61,26 @@ def simulate(settings: Settings, begin_ns: int) -> OrderPath:
     today = day_of(settings.seed, begin_ns)
     end_ns = begin_ns + HOUR_NS
     faults = [f for f in today.faults if f.start_ns < end_ns + 10 * NS and (f.end_ns or 0) > begin_ns]
+    shape = profile(settings.profile, today.seed, len(SYMBOLS))
     market = Market(
         settings.rate * today.rate,
         today.seed + begin_ns // HOUR_NS,
-        profile(settings.profile, today.seed, len(SYMBOLS)),
+        shape,
         at_s=(begin_ns - today.start_ns) / NS,
     )
-    seed = today.seed + begin_ns // HOUR_NS
-    if not settings.faults:
-        return play(market, begin_ns, end_ns, [], seed)
-    return play(market, begin_ns, end_ns, faults, seed, beside=beside_of(settings.seed, begin_ns, end_ns))
+
+    def busy(at_ns: int) -> float:
+        return today.rate * shape.factor((at_ns - today.start_ns) / NS)
+
+    return play(
+        market,
+        begin_ns,
+        end_ns,
+        faults if settings.faults else [],
+        today.seed + begin_ns // HOUR_NS,
+        beside=beside_of(settings.seed, begin_ns, end_ns) if settings.faults else None,
+        busy=busy if shape.sessions else None,
+    )
 
 
 def play(
@@ -81,11 +91,12 @@ def play(
     seed: int,
     delays: Mapping[str, Quantiles] | None = None,
     beside: Beside | None = None,
+    busy: Callable[[int], float] | None = None,
 ) -> OrderPath:
     """A market's datagrams from `begin_ns` to `end_ns` through the order path."""
     tape = Tape(HOST)
     first_order = (begin_ns // 1_000_000 & 0xFFFF_FFFF) << 32 | 1
-    path = OrderPath(tape, delays or measured(), faults, seed, first_order, beside)
+    path = OrderPath(tape, delays or measured(), faults, seed, first_order, beside, busy)
     feed = Feed(path, path.delay("feed.send"))
     for intended_ns, payload in sent(market, begin_ns, end_ns):
         path.events.run(intended_ns)

@@ -17,7 +17,7 @@ from api.demo.faults import Fault
 from api.demo.history.beside import Beside, deployed
 from api.demo.history.engine import Engine
 from api.demo.history.inference import Inference
-from api.demo.history.network import Link
+from api.demo.history.network import CrossTraffic, Link
 from api.demo.history.programs import Program
 from api.demo.history.site import Site
 from api.demo.history.tape import Tape
@@ -48,7 +48,8 @@ class OrderPath:
     """Everything behind the feed: `datagram` puts its datagrams in, `events.run` lets time pass.
 
     `beside` are the canaries and shadows, and the programs' versions; without it there are the versions that bad
-    deploys among `faults` bring.
+    deploys among `faults` bring. `busy` is how busy the market is at a time: orders wait behind
+    the rest of its traffic.
     """
 
     def __init__(
@@ -59,12 +60,13 @@ class OrderPath:
         seed: int,
         first_order: int,
         beside: Beside | None = None,
+        busy: Callable[[int], float] | None = None,
     ) -> None:
         self.tape = tape
         self.events = Events()
         self.beside = beside or deployed(faults)
         self._draws = Draws(profile, seed)
-        self._faults, self._seed = faults, seed
+        self._faults, self._seed, self._busy = faults, seed, busy
         self._draw = {name: self._draws.of(name) for name in profile if "-" not in name}
         self._labels: dict[tuple[object, ...], int] = {}
         self.lines = {name: self.link(name) for name in ("line-a", "line-b")}
@@ -88,7 +90,9 @@ class OrderPath:
 
     def link(self, name: str) -> Link:
         """One direction of a link."""
-        return Link(name, self._faults, self._draws, self._seed)
+        crowded = self._busy is not None and name in ("orders-east", "orders-west")
+        others = CrossTraffic(self._busy, f"{self._seed}/{name}") if crowded and self._busy else None
+        return Link(name, self._faults, self._draws, self._seed, others)
 
     def delay(self, name: str) -> Callable[[], int]:
         """Draws of a step's duration."""
