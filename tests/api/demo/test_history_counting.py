@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -46,13 +47,13 @@ def test_what_a_piece_raises_is_raised_and_a_break_ends_the_running_one() -> Non
     def long(_piece: Range, given_up: Callable[[], bool]) -> int:
         begun.set()
         while not given_up():
-            ended.wait(0.001)
+            time.sleep(0.001)
         ended.set()
         return 0
 
     with pytest.raises(KeyboardInterrupt), Counting(long, 0) as counting:
         counting.landed(3 * HOUR_NS, STAMPS_AT_ONCE)
-        assert begun.wait(60)
+        begun.wait()
         raise KeyboardInterrupt
     assert ended.is_set()
 
