@@ -23,6 +23,8 @@ from analytics.window_settings import WindowSettings
 from analytics.windows import committed
 from collector.store import Store
 
+_LONGEST_S = 7 * 86_400  # of level 10 that is summed at a time
+
 
 def backfill(
     store: Store,
@@ -74,10 +76,17 @@ def _path(
     generations = Generations(store, path.name, now)
     events = {one.window: one.events for one in windows}
     done: list[WindowDone] = []
-    for run in runs.runs(todo, events):
+    for run in runs.runs(todo, events, run_windows=runs.LONG_WINDOWS, over_gaps=True):
         computed = runs.compute(store, path, run, generations, settings, now, not_live)
         done += computed
         if progress is not None:
             for window in computed:
                 progress(window)
-    return done + levels.run_due(store, path, windows, waiting, generations, settings, now)
+    return done + levels.run_due(store, path, windows, waiting, generations, settings, now, _span_s(windows))
+
+
+def _span_s(windows: list[Touched]) -> int:
+    """How much of level 10 is summed at a time: what about as many stamps led to as a run takes in."""
+    stamps = max(1, sum(one.events for one in windows))
+    lasts_s = windows[-1].window - windows[0].window
+    return min(_LONGEST_S, max(levels.SPAN_S, lasts_s * runs.RUN_STAMPS // stamps))

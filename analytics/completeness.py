@@ -14,7 +14,7 @@ behind, or what it had produced by its last heartbeat is not all in the ledger.
 from __future__ import annotations
 
 import time
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
@@ -161,11 +161,9 @@ def asked(
             for boot in landed.result().iter_rows(named=True)
             if (span := spans.get((boot["collector"], boot["boot"])))
         ]
-        found = []
-        for start in range(from_ns, to_ns, step_s * NS):
-            end = min(start + step_s * NS, to_ns)
-            found.append(_of(store, steps, [boot for boot in boots if _lived(boot, start, end)], start, end, now))
-        return found
+        cuts = [(start, min(start + step_s * NS, to_ns)) for start in range(from_ns, to_ns, step_s * NS)]
+        alive = _alive(boots, cuts)
+        return [_of(store, steps, some, start, end, now) for some, (start, end) in zip(alive, cuts, strict=True)]
 
     return answer
 
@@ -256,10 +254,19 @@ class _Steps:
         return self._produced[b] - self._produced[a], self._missing[b] - self._missing[a]
 
 
-def _lived(boot: dict[str, Any], start_ns: int, end_ns: int) -> bool:
-    """Whether a heartbeat lies in [start_ns, end_ns) or half a minute around it, to 10 s."""
-    first, last = (start_ns - _LIVED_NS) // _CELL_NS, -(-(end_ns + _LIVED_NS) // _CELL_NS)
-    return any(a < last and b >= first for a, b in zip(boot["lived_from"], boot["lived_to"], strict=True))
+def _alive(boots: list[dict[str, Any]], cuts: list[tuple[int, int]]) -> list[list[dict[str, Any]]]:
+    """Per cut (start, end; ascending) the boots with a heartbeat in it or half a minute around it, to 10 s."""
+    first = [(start - _LIVED_NS) // _CELL_NS for start, _ in cuts]
+    last = [-(-(end + _LIVED_NS) // _CELL_NS) for _, end in cuts]
+    found: list[list[dict[str, Any]]] = [[] for _ in cuts]
+    for boot in boots:
+        at = 0  # a boot's spans ascend; a cut that two of them touch has the boot once
+        for a, b in zip(boot["lived_from"], boot["lived_to"], strict=True):
+            end = bisect_right(first, b)
+            for number in range(max(at, bisect_right(last, a)), end):
+                found[number].append(boot)
+            at = max(at, end)
+    return found
 
 
 def _share(produced: int, missing: int) -> float:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from analytics.paths import Path
 
 COARSE = (60, 3600)
-_SPAN_S = 6 * 3600  # how much of level 10 one statement sums
+SPAN_S = 6 * 3600  # how much of level 10 one statement sums
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +57,12 @@ def run_due(
     generations: Generations,
     settings: WindowSettings,
     now_ns: int,
+    span_s: int = SPAN_S,
 ) -> list[WindowDone]:
-    """Sum the coarse windows that are over and whose fine `windows` have changed; none may be `waiting`."""
+    """Sum the coarse windows that are over and whose fine `windows` have changed; none may be `waiting`.
+
+    A statement sums `span_s` of them.
+    """
     done: list[WindowDone] = []
     open_windows = set(waiting)
     for level in COARSE:
@@ -71,7 +75,7 @@ def run_due(
             stale = known < newest
             if (stale and now_ns >= at + least_age) or (all_final and not final):
                 todo.append(Sum(start, newest, bool(all_final)))
-        done += sum_windows(store, path.name, level, todo, generations, now_ns)
+        done += sum_windows(store, path.name, level, todo, generations, now_ns, span_s)
     return done
 
 
@@ -85,12 +89,18 @@ def fresh(store: Store, path: str, windows: list[Touched]) -> set[int]:
 
 
 def sum_windows(
-    store: Store, path: str, level: int, todo: Sequence[Sum], generations: Generations, now_ns: int
+    store: Store,
+    path: str,
+    level: int,
+    todo: Sequence[Sum],
+    generations: Generations,
+    now_ns: int,
+    span_s: int = SPAN_S,
 ) -> list[WindowDone]:
     """Write coarse windows, in order, from the current generations of their 10 s windows, and commit them."""
     done: list[WindowDone] = []
     while todo:
-        some = [one for one in todo if one.start + level <= todo[0].start + max(level, _SPAN_S)]
+        some = [one for one in todo if one.start + level <= todo[0].start + max(level, span_s)]
         done += _sum(store, path, level, some, generations.take(len(some)), now_ns)
         todo = todo[len(some) :]
     return done

@@ -1,11 +1,13 @@
-"""Runs: consecutive windows of one path, written from one stitch.
+"""Runs: windows of one path that follow each other, written from one stitch.
 
 A message and a headless stamp depend on their surroundings alone, so that a run gives each of its windows the rows that
-the window would have on its own. Each has a generation of its own, and all are committed by one insert, last.
+the window would have on its own. Each has a generation of its own, and all are committed by one insert, last. Where
+nothing happened for some time (a night), a run may go over it: there are no rows to be written of what is left out.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +29,9 @@ LEVEL_S = LEVEL_NS // NS
 # What one stitch may take in: 2 million stamps need about 1 GB in the engine. A window may be more by itself.
 RUN_STAMPS = 2_000_000
 RUN_WINDOWS = 2_160  # six hours
+LONG_WINDOWS = 17_280  # two whole days, or many more days with nights
+_LONGEST_S = 7 * 86_400  # messages lie in partitions of a day: one insert opens few of them
+_APART_S = 3_600  # completeness is not asked of what lies between windows so far apart
 State = Literal["provisional", "final"]
 
 
@@ -65,18 +70,31 @@ class Written:
     completeness: float | None
 
 
-def runs(todo: Sequence[Due], events: Mapping[int, int], run_stamps: int = RUN_STAMPS) -> Iterator[list[Due]]:
+def runs(
+    todo: Sequence[Due],
+    events: Mapping[int, int],
+    run_stamps: int = RUN_STAMPS,
+    run_windows: int = RUN_WINDOWS,
+    *,
+    over_gaps: bool = False,
+) -> Iterator[list[Due]]:
     """Cut windows to be computed, in order, into runs of neighbours that are not too large together.
 
-    `events` are the windows' estimated stamps.
+    `events` are the windows' estimated stamps. With `over_gaps` they are all windows that anything touches, ascending,
+    and those are neighbours between which there is none of them.
     """
+    place = {window: at for at, window in enumerate(events)} if over_gaps else {}
     run: list[Due] = []
     stamps = 0
     for one in todo:
         more = events.get(one.window, 0)
-        if run and (one.window != run[-1].window + LEVEL_S or len(run) >= RUN_WINDOWS or stamps + more > run_stamps):
-            yield run
-            run, stamps = [], 0
+        if run:
+            before = run[-1].window
+            joined = place[one.window] == place[before] + 1 if over_gaps else one.window == before + LEVEL_S
+            long = len(run) >= run_windows or one.window - run[0].window >= _LONGEST_S
+            if not joined or long or stamps + more > run_stamps:
+                yield run
+                run, stamps = [], 0
         run.append(one)
         stamps += more
     if run:
@@ -94,7 +112,10 @@ def compute(
 ) -> list[WindowDone]:
     """Write and commit a run."""
     started = time.perf_counter()
-    written = write(store, path, [one.window for one in run], generations.take(len(run)), settings, now_ns)
+    windows = [one.window for one in run]
+    places = [(window - windows[0]) // LEVEL_S for window in windows]
+    taken = generations.take(places[-1] + 1)
+    written = write(store, path, windows, [taken[place] for place in places], settings, now_ns)
     rows = [
         {
             "path": path.name, "level": LEVEL_S, "window": w.window, "generation": w.generation, "state": _state(one),
@@ -148,9 +169,17 @@ def finish(
 def write(
     store: Store, path: Path, windows: Sequence[int], generations: Sequence[int], settings: WindowSettings, now_ns: int
 ) -> list[Written]:
-    """Write the rows of consecutive windows (starts in seconds), not their commits."""
+    """Write the rows of windows (starts in seconds, ascending), not their commits.
+
+    Each window's generation is `STEP` above that of the 10 s before it, whether those are to be written or not; nothing
+    may lie in those that are not.
+    """
     begin, end = windows[0] * NS, windows[-1] * NS + LEVEL_NS
-    shares = {c.from_ns // NS: c.share for c in completeness(store, begin, end, LEVEL_S, now_ns=now_ns)}
+    shares = {
+        c.from_ns // NS: c.share
+        for first, last in _together(windows)
+        for c in completeness(store, first * NS, last * NS + LEVEL_NS, LEVEL_S, now_ns=now_ns)
+    }
     found = stitch(
         store, path, begin, end, clock=settings.clock, generation=generations[0], generation_step=STEP, shares=shares
     )
@@ -184,6 +213,12 @@ def write(
         )
         for window, generation in zip(windows, generations, strict=True)
     ]
+
+
+def _together(windows: Sequence[int]) -> list[tuple[int, int]]:
+    """The first and last windows of those that lie together."""
+    ends = [at for at in range(1, len(windows)) if windows[at] - windows[at - 1] >= _APART_S]
+    return [(windows[a], windows[b - 1]) for a, b in itertools.pairwise([0, *ends, len(windows)])]
 
 
 def _state(one: Due) -> State:

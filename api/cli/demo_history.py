@@ -34,6 +34,7 @@ def history(
     from api.up.hold import AlreadyRunningError, Hold
     from collector.points import points_from
     from collector.settings import duration_ns, section
+    from collector.store.schema import Retention
 
     length_ns = duration_ns(length, "--history")
     until_ns = None if until is None else parse_time(until, "--until", time.time_ns())
@@ -52,6 +53,7 @@ def history(
                     section(document.get("windows", {}), WindowSettings, "windows", configured.source),
                     settings,
                     outcomes=seed,
+                    retention=section(document.get("retention", {}), Retention, "retention", configured.source),
                 ).run(length_ns, until_ns, progress=tell)
     except AlreadyRunningError as error:
         raise CommandError(Code.UNREACHABLE, str(error), kind="already_running") from error
@@ -97,6 +99,11 @@ def _show(console: Console, summary: Summary) -> None:
     )
     console.print(
         f"{summary.messages:,} messages from {summary.stamps:,} stamps in {summary.windows:,} windows;"
-        f" {summary.deploys} deploys on record. {summary.seconds:.1f} s, ledger difference {summary.difference}."
+        f" {summary.deploys} deploys, {summary.canaries} canaries and {summary.shadows} shadows on record."
+        f" {summary.seconds:.1f} s, ledger difference {summary.difference}."
     )
+    from api.demo.history.kept import sentences
+
+    for sentence in sentences(summary.kept_hours, summary.hours):
+        console.print(sentence)
     console.print("Synthetic messages are asked for by name: --rollup mode=synthetic")

@@ -125,6 +125,8 @@ class Engine:
                 with self._place.lock:
                     self._desk.on_listing(listing, time.monotonic_ns())
                 continue
+            if message[:1] == b"H":  # nothing to decide on: a halted instrument has no quotes
+                continue
             key = feed_key(self._arbiter.session, number)
             if not self._ours(key, message):
                 continue

@@ -13,7 +13,7 @@ from dataclasses import replace
 import tailsight_probe as probe
 
 from api.demo.market import SYMBOLS, Market
-from api.demo.market_data import Datagram, Listing, feed_key, session_name
+from api.demo.market_data import Datagram, Listing, TradingAction, feed_key, session_name
 from api.demo.place import Place
 from api.demo.profile import OPEN_S, PROFILES, profile
 from api.demo.stopping import Stop
@@ -48,7 +48,15 @@ class Feed:
         """Send until `stop`, then end the session. Once it has begun it never waits for a receiver."""
         self._await_receiver(stop)
         start_ns = time.monotonic_ns()
-        for after_ns, quotes in self._market().sends():
+        market = self._market()
+        actions = market.actions()
+        action = next(actions, None)
+        for after_ns, quotes in market.sends():
+            while action is not None and action[0] <= after_ns and not stop:
+                self._wait(stop, start_ns + action[0])
+                _, instrument, halted, since_ns = action
+                self._act(TradingAction(instrument, halted, start_ns + since_ns))
+                action = next(actions, None)
             intended_ns = start_ns + after_ns
             self._wait(stop, intended_ns)
             if stop:
@@ -77,6 +85,12 @@ class Feed:
                 return
             stop.sleep_until_ns(now_ns + _BEAT_NS)
             self._send(Datagram(self._session, self._next, ()).encode())
+
+    def _act(self, action: TradingAction) -> None:
+        """Say that an instrument is halted, or traded again."""
+        log.info("%s is %s", SYMBOLS[action.instrument], "halted" if action.halted else "traded again")
+        self._send(Datagram(self._session, self._next, [action.encode()]).encode())
+        self._next += 1
 
     def _list(self) -> None:
         """Publish the reference data of all instruments."""

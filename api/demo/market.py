@@ -5,12 +5,13 @@ The times form an open loop: they do not wait for anybody, so a slow system cann
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from api.demo.market_data import Quote
-from api.demo.profile import FLAT, OPEN_S, Profile
+from api.demo.profile import DAY_S, FLAT, OPEN_S, Profile
 
 SYMBOLS = ("ALFA", "BETA", "GAMA", "DELT", "EPSI", "ZETA", "ETAQ", "THET")
 PAIRS = {number: number ^ 1 for number in range(len(SYMBOLS))}
@@ -42,12 +43,36 @@ class Market:
         prices = _Prices(rng)
         for at in self._times(rng):
             day_s = self._day_s(at)
-            open_now = [n for n in range(len(SYMBOLS)) if not self.profile.halted(n, day_s)]
+            halted = self.profile.halted_at(day_s)
+            open_now = [n for n in range(len(SYMBOLS)) if n not in halted]
             count = 1
             if rng.random() < self.profile.burst_share:
                 count = max(1, min(16, round(rng.expovariate(1 / _BURST_MEAN))))
             intended, volatility = round(at * 1e9), self.profile.volatility(day_s)
             yield intended, [prices.quote(rng.choice(open_now), intended, volatility) for _ in range(count)]
+
+    def actions(self) -> Iterator[tuple[int, int, bool, int]]:
+        """Yield (nanoseconds after the start, instrument, whether it is halted from then on, since when), for ever.
+
+        What is halted when the sends begin is said at once; its "since" is negative.
+        """
+        halts = self.profile.halts
+        state = self.profile.halted_at(self.at_s)
+        for number in sorted(state):
+            begun = max(h.begin_s for h in halts if h.instrument == number and h.covers(self.at_s % DAY_S))
+            yield 0, number, True, self._after_ns(self.at_s - self.at_s % DAY_S + begun)
+        cuts = sorted({at_s for halt in halts for at_s in (halt.begin_s, halt.end_s)})
+        for day in itertools.count(int(self.at_s // DAY_S)) if cuts else ():
+            for cut_s in cuts:
+                at_s = day * DAY_S + cut_s
+                if at_s > self.at_s:
+                    now, after_ns = self.profile.halted_at(cut_s), self._after_ns(at_s)
+                    for number in sorted(state ^ now):
+                        yield after_ns, number, number in now, after_ns
+                    state = now
+
+    def _after_ns(self, day_s: float) -> int:
+        return round((day_s - self.at_s) / self.compression * 1e9)
 
     def _day_s(self, at: float) -> float:
         return self.at_s + at * self.compression

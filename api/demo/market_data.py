@@ -2,7 +2,7 @@
 
 It is MoldUDP64 (Nasdaq, version 1.00): a 20-byte big-endian header, then blocks of a 2-byte length and a message.
 `sequence` is the first message's number; a count of 0 is a heartbeat that carries the next number, 0xFFFF ends the
-session. Messages are quotes and, as ITCH's stock directory, listings.
+session. Messages are quotes and, as ITCH's stock directory and stock trading action, listings and trading actions.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ _MOLD = struct.Struct(">10sQH")
 _BLOCK = struct.Struct(">H")
 _QUOTE = struct.Struct(">cHqIIII")  # 'Q', instrument, intended send time ns, bid, bid size, ask, ask size
 _LISTING = struct.Struct(">cHII")  # 'D', instrument, lot, edition
+_ACTION = struct.Struct(">cHcq4s")  # 'H', instrument, state, since when ns, reason
 
 END_OF_SESSION = 0xFFFF
 
@@ -64,6 +65,30 @@ class Listing:
             raise WireError(f"not a listing: {len(body)} bytes of type {body[:1]!r}")
         _, *fields = _LISTING.unpack(body)
         return cls(*fields)
+
+
+@dataclass(frozen=True, slots=True)
+class TradingAction:
+    """Trading in an instrument is halted, or goes on; said when that begins, and of what is halted to a new session."""
+
+    instrument: int
+    halted: bool
+    since_ns: int  # CLOCK_MONOTONIC of the feed's host, as a quote's intended time
+    reason: bytes = b"LUDP"  # ITCH's code of a volatility pause
+
+    def encode(self) -> bytes:
+        """The message as a MoldUDP64 block carries it."""
+        return _ACTION.pack(b"H", self.instrument, b"H" if self.halted else b"T", self.since_ns, self.reason)
+
+    @classmethod
+    def decode(cls, body: bytes) -> TradingAction:
+        """Raises WireError when `body` is no trading action."""
+        if len(body) != _ACTION.size or body[:1] != b"H":
+            raise WireError(f"not a trading action: {len(body)} bytes of type {body[:1]!r}")
+        _, instrument, state, since_ns, reason = _ACTION.unpack(body)
+        if state not in (b"H", b"T"):
+            raise WireError(f"a trading action's state is H or T, got {state!r}")
+        return cls(instrument, state == b"H", since_ns, reason)
 
 
 @dataclass(frozen=True, slots=True)

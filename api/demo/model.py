@@ -25,7 +25,7 @@ class Features:
 
     _seen: dict[int, _Seen] = field(default_factory=dict)
 
-    def update(self, quote: Quote) -> tuple[float, ...]:
+    def update(self, quote: Quote) -> tuple[float, float, float, float]:
         """Imbalance of the sizes, move, trend and spread, the last three in units of the recent deviation."""
         mid = (quote.bid + quote.ask) / 2
         seen = self._seen.setdefault(quote.instrument, _Seen(mid))
@@ -46,8 +46,10 @@ class Model:
         self._hidden = [[rng.gauss(0, 0.5) for _ in range(_FEATURES + 1)] for _ in range(_HIDDEN)]
         self._out = [rng.gauss(0, 0.5) for _ in range(_HIDDEN)]
 
-    def score(self, features: tuple[float, ...]) -> float:
+    def score(self, features: tuple[float, float, float, float]) -> float:
         """The move expected, in ticks."""
-        inputs = (*features, 1.0)
-        layer = (math.tanh(sum(w * x for w, x in zip(row, inputs, strict=True))) for row in self._hidden)
-        return sum(w * x for w, x in zip(self._out, layer, strict=True))
+        a, b, c, d = features
+        moved = 0.0
+        for (of_a, of_b, of_c, of_d, bias), weight in zip(self._hidden, self._out, strict=True):
+            moved += weight * math.tanh(of_a * a + of_b * b + of_c * c + of_d * d + bias)
+        return moved

@@ -63,18 +63,27 @@ class Profile:
 
     def volatility(self, at_s: float) -> float:
         """How much more than usual prices move."""
-        factor = 1.0
+        factor, at_s = 1.0, at_s % DAY_S
         for spike in self.spikes:
-            factor *= spike.factor if spike.covers(at_s % DAY_S) else 1.0
+            factor *= spike.factor if spike.covers(at_s) else 1.0
         return factor
 
     def session(self, at_s: float) -> Session | None:
         """The session that is on, None when the market is closed or knows no sessions."""
-        return next((s for s in self.sessions if s.begin_s <= at_s % DAY_S < s.end_s), None)
+        at_s %= DAY_S
+        for one in self.sessions:  # a loop: a history asks this several times for each quote
+            if one.begin_s <= at_s < one.end_s:
+                return one
+        return None
 
     def halted(self, instrument: int, at_s: float) -> bool:
         """Whether trading in the instrument is suspended."""
-        return any(halt.instrument == instrument and halt.covers(at_s % DAY_S) for halt in self.halts)
+        return instrument in self.halted_at(at_s)
+
+    def halted_at(self, at_s: float) -> frozenset[int]:
+        """The instruments in which trading is suspended."""
+        at_s %= DAY_S
+        return frozenset([halt.instrument for halt in self.halts if halt.covers(at_s)])
 
     def peak(self) -> float:
         """A factor that is never exceeded."""

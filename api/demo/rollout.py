@@ -101,6 +101,15 @@ def deployment(place: str, before: int, after: int, at_ns: int) -> Change:
 
 def instance_change(instance: Instance, what: str, at_ns: int) -> Change:
     """The change that an instance's begin or end is."""
-    words = f"{instance.role} of {instance.at} {what}: version {instance.version}, {100 * instance.share:g} %"
-    labels = {"place": instance.at, "instance": instance.id, "role": instance.role, "share": f"{instance.share:g}"}
+    words, labels = instance_words(instance, what, str(instance.version)), instance_labels(instance)
     return Change(at_ns, words, instance.at.partition("-")[0], instance.version, labels)
+
+
+def instance_words(instance: Instance, what: str, version: str) -> str:
+    """An instance's begin or end in words."""
+    return f"{instance.role} of {instance.at} {what}: version {version}, {100 * instance.share:g} %"
+
+
+def instance_labels(instance: Instance) -> dict[str, str]:
+    """The labels of that change."""
+    return {"place": instance.at, "instance": instance.id, "role": instance.role, "share": f"{instance.share:g}"}

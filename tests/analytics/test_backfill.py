@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from typing import Any
 
 import pytest
 
-from analytics import windows
+from analytics import runs, windows
 from analytics.backfill import backfill
+from analytics.due import Due
+from analytics.generations import STEP
 from analytics.window_settings import WindowSettings
 from collector.store import Store, StoreError
 from tests.analytics.conftest import TABLES
@@ -16,6 +19,7 @@ from tests.analytics.world import HOUR, link, path, put, stamp
 
 S = 1_000_000_000
 MINUTE = 60 * S
+HOUR_NS = 60 * MINUTE
 LINKED = """
 max_age = "1s"
 hops = 1
@@ -147,6 +151,38 @@ def test_windows_that_are_not_over_are_left_to_the_job(store: Store) -> None:
     assert ends
     assert max(ends) + PATHS["order"].reach_ns <= now
     assert not [d for d in done if d.level == 3600]
+
+
+def test_a_run_goes_over_what_nobody_touched_and_over_nothing_else(store: Store) -> None:
+    def cut(starts: list[int], touched: list[int], **more: Any) -> list[list[int]]:
+        todo = [Due(start, 0, "new", final=True, recount=True) for start in starts]
+        return [[one.window for one in run] for run in runs.runs(todo, dict.fromkeys(touched, 10), **more)]
+
+    starts = [0, 10, 40_000, 40_010]
+    assert cut(starts, starts) == [[0, 10], [40_000, 40_010]]
+    assert cut(starts, starts, over_gaps=True) == [starts]
+    assert cut(starts, [0, 10, 20, 40_000, 40_010], over_gaps=True) == [[0, 10], [40_000, 40_010]]
+    assert cut(starts, starts, over_gaps=True, run_stamps=30) == [starts[:3], starts[3:]]
+    assert cut(starts, starts, over_gaps=True, run_windows=2) == [starts[:2], starts[2:]]
+    week = 7 * 86_400
+    assert cut([0, week - 10, week], [0, week - 10, week], over_gaps=True) == [[0, week - 10], [week]]
+
+    # Nights between three busy times: the same rows as the job's, which takes each time by itself.
+    for day in range(3):
+        fill(store, 4, first_key=1 + 10_000 * day, seed=day, at=HOUR + day * 20 * HOUR_NS)
+    now = HOUR + 5 * 86_400 * S
+    while windows.run_due(store, PATHS, now_ns=now):
+        pass
+    expected = rows(store)
+    assert len({row[2][:10] for row in expected["stage_windows"]}) >= 2, "several days"
+    for table in ROWS:
+        store.execute(f"TRUNCATE TABLE {table}")
+    done = backfill(store, PATHS, HOUR - MINUTE, HOUR + 41 * HOUR_NS, now_ns=now)
+    assert rows(store) == expected
+    fine = sorted(d.generation for d in done if d.path == "order" and d.level == 10)
+    assert len({generation & (STEP - 1) for generation in fine}) == 1, "one runner"
+    assert max(b - a for a, b in itertools.pairwise(fine)) > 6_000 * STEP, "one run over the nights"
+    assert windows.run_due(store, PATHS, now_ns=now) == []
 
 
 def test_an_empty_range_is_an_error(store: Store) -> None:

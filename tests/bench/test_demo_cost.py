@@ -52,7 +52,7 @@ def test_the_quote_service_costs_little(tmp_path: Path) -> None:
 
 
 def shares(programs: list[Program], seconds: float) -> dict[str, float]:
-    """The CPU that each program takes once it runs, as a share of one CPU."""
+    """The CPU that each program takes once it runs, as a share of one CPU; afterwards all end when they are told to."""
     supervisor = Supervisor(programs)
     supervisor.start()
     try:
@@ -64,7 +64,7 @@ def shares(programs: list[Program], seconds: float) -> dict[str, float]:
         took_s = time.monotonic() - began_s
         return {name: (cpu_s(pid) - before[name]) / took_s for name, pid in running_pids.items()}
     finally:
-        supervisor.stop()
+        assert supervisor.stop() == [], "had to be killed"
 
 
 def running(supervisor: Supervisor, seconds: float) -> None:

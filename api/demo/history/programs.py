@@ -12,32 +12,76 @@ from collections.abc import Sequence
 from tailsight_probe import hash64
 
 from api.demo.faults import Fault, burden, clock_step_ns, staleness_ns, stall_ns
+from api.demo.history.beside import Timeline
 from api.demo.history.tape import Spot, Tape
 from api.demo.history.virtual import Thread
+from api.demo.instances import SHADOW_SPACE, Instance
+from collector.record import Mode
 
 _HOG_WAIT_NS = 9_000_000  # three busy neighbours with a slice of 3 ms each
 
 
 class Program:
-    """A program's faults and its threads. `faults` are those that strike it, at any time."""
+    """A program's faults and its threads. `faults` are those that strike it, at any time.
 
-    def __init__(self, name: str, service: str, tape: Tape, faults: Sequence[Fault], seed: int) -> None:
+    Beside the main program there may be an `instance` of it: faults strike the main one only, and what a shadow stamps
+    is of messages of its own.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        service: str,
+        tape: Tape,
+        faults: Sequence[Fault],
+        seed: int,
+        instance: Instance | None = None,
+        versions: Timeline = ((0, "1"),),
+    ) -> None:
         self.name = name
+        self.instance = instance
+        self.shadow = instance is not None and instance.role == "shadow"
         self._service = service
         self._tape = tape
-        self._faults = [fault for fault in faults if fault.at == name]
+        self._versions = versions
+        self._faults = [fault for fault in faults if fault.at == name and instance is None]
         self._random = random.Random(f"{seed}/{name}")  # noqa: S311 - the same seed gives the same run
         self._threads = 0
+        self._first = 0 if instance is None else 100 * (1 + instance.version % 1_000)
         self.struck = bool(self._faults)
 
     def thread(self) -> Thread:
-        """Another thread of it."""
+        """Another thread of it; those of an instance have numbers of their own."""
         self._threads += 1
-        return Thread(self._threads, self.wakes) if self._faults else Thread(self._threads)
+        number = self._first + self._threads
+        return Thread(number, self.wakes) if self._faults else Thread(number)
 
     def spot(self, point: str, space: str, thread: Thread) -> Spot:
         """Where `thread` stamps."""
+        if self.shadow:
+            return self.copied(point, space, thread)
         return self._tape.spot(point, self._service, thread.number, space)
+
+    def copied(self, point: str, space: str, thread: Thread) -> Spot:
+        """Where `thread` stamps what a shadow gets or answers."""
+        return self._tape.spot(point, self._service, thread.number, SHADOW_SPACE[space], Mode.SHADOW)
+
+    def version(self, at_ns: int) -> str:
+        """Which version of it runs then."""
+        for from_ns, version in self._versions:
+            if at_ns >= from_ns:
+                return version
+        return self._versions[-1][1]
+
+    def lengthened(self, space: str, number: int, computed_ns: int, now: int) -> int:
+        """When an instance that is slower by order is done with a message on which it has computed so long."""
+        instance = self.instance
+        if instance is None:
+            return now
+        now += round(instance.slower * computed_ns)
+        if instance.extra_ns and instance.lengthens(hash64(space, number)):
+            now += instance.extra_ns
+        return now
 
     def wakes(self, at_ns: int) -> int:
         """When a thread runs that could run at `at_ns`."""
@@ -51,6 +95,8 @@ class Program:
 
     def locked(self, at_ns: int) -> int:
         """When the lock is free that is wanted at `at_ns`."""
+        if not self._faults:
+            return at_ns
         left = [f.pulse_left_ns(at_ns) for f in self._faults if f.kind == "lock_contention"]
         return at_ns + max(left, default=0)
 

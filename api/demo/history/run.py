@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -14,29 +17,38 @@ import msgspec
 from analytics.backfill import backfill
 from analytics.ledger import ledger
 from analytics.paths import Path as LatencyPath
+from analytics.runs import WindowDone
 from analytics.window_settings import WindowSettings
 from api.demo.control import FOLDER, Control
 from api.demo.faults import Fault
-from api.demo.history.calendar import HOUR_NS, NS, Day
+from api.demo.history.calendar import DAY_NS, HOUR_NS, NS, Day
+from api.demo.history.changes import changes
+from api.demo.history.counting import Counting
 from api.demo.history.customers import Customers
-from api.demo.history.hours import Settings, day_of
+from api.demo.history.hours import REMEMBERED_DAYS, Settings, day_of
+from api.demo.history.kept import kept_hours
 from api.demo.history.making import Made, made
 from api.demo.history.plan import Range, settle
 from api.demo.history.shipping import NAME, Shipped, Shipping, collector_of
+from api.demo.instances import Role
 from collector.landing import Landing, LandingSettings
 from collector.points import Point
-from collector.store import Store
+from collector.store import Store, StoreError
 from collector.store.blocks import from_rows
-from collector.store.schema import table_types
+from collector.store.schema import Retention, table_types
 
 _EDGE_NS = 60 * NS
-_VERSION = 1  # of what the settings make; grows when the same settings make other hours
+_VERSION = 2  # of what the settings make; grows when the same settings make other hours
 
 Progress = Callable[[str, int, int], None]  # (what is done, hours done, hours in all)
 
 
 class Summary(msgspec.Struct, kw_only=True):
-    """What a history has, and what this run did for it. `seconds_of` says where its time went."""
+    """What a history has, and what this run did for it.
+
+    `seconds_of` says where its time went: `making` is waiting for hours to be made, `windows` goes on beside the rest
+    but for `waiting for windows`. `kept_hours` says for how long its rows are kept.
+    """
 
     from_ns: int
     to_ns: int
@@ -59,8 +71,11 @@ class Summary(msgspec.Struct, kw_only=True):
     quarantined: int = 0
     difference: int = 0
     deploys: int = 0
+    canaries: int = 0
+    shadows: int = 0
     incidents: int = 0
     campaign_days: int = 0
+    kept_hours: dict[str, int] = {}
     seconds: float = 0.0
     seconds_of: dict[str, float] = {}
 
@@ -75,6 +90,7 @@ class History:
     paths: Mapping[str, LatencyPath]
     windows: WindowSettings
     settings: Settings
+    retention: Retention = field(default_factory=Retention)
     outcomes: int | None = None  # seed of the customers' rule; None: secret
     processes: int = field(default_factory=lambda: min(2, os.cpu_count() or 1))
 
@@ -102,20 +118,22 @@ class History:
             profile=self.settings.profile, collector=str(self.collector), hours=len(span.hours),
             deploys=sum(span.from_ns <= deploy.ts_ns < span.to_ns for day in days for deploy in day.deploys),
             incidents=len(struck(days, span)),
+            canaries=_begun(days, span, "canary"),
+            shadows=_begun(days, span, "shadow"),
             campaign_days=sum(day.campaign for day in days),
+            kept_hours=kept_hours(self.retention),
         )  # fmt: skip
-        spent = dict.fromkeys(("making", "landing", "windows"), 0.0)
+        spent = dict.fromkeys(("making", "landing"), 0.0)
         bounds = LandingSettings(max_past=f"{(now - span.from_ns) // HOUR_NS + 48}h")
         shipping = Shipping(
             self.store, Landing(self.store, self.points, bounds), self.data / FOLDER / "history-spool", self.collector
         )
         hours = made(self.settings, todo, self.processes if len(todo) > 1 else 0)
         customers = Customers(self.data / FOLDER, self.collector, self.settings, self.outcomes)
-        wanted, done = set(todo), len(span.hours) - len(todo)
-        for piece in span.days():
-            for begin_ns in piece.hours:
-                if begin_ns not in wanted:
-                    continue
+        done = len(span.hours) - len(todo)
+        # A window at the begin may have been computed without what the first hour brings of its last messages.
+        with closing(customers), Counting(partial(self._windows, now), span.from_ns - _EDGE_NS) as counting:
+            for begin_ns in todo:
                 tell("hours", done, summary.hours)
                 began = time.perf_counter()
                 hour = next(hours)
@@ -125,24 +143,25 @@ class History:
                 spent["making"] += took - began
                 spent["landing"] += time.perf_counter() - took
                 _count(summary, hour, shipped)
+                counting.landed(begin_ns + HOUR_NS, hour.stamps)
                 done += 1
-            began = time.perf_counter()
             tell("windows", done, summary.hours)
-            # A window at the day's begin has been computed without what the day brought of its last messages.
-            summary.windows_computed += self._windows(Range(piece.from_ns - _EDGE_NS, piece.to_ns), now)
-            spent["windows"] += time.perf_counter() - began
-        began = time.perf_counter()
-        summary.windows_computed += self._windows(Range(span.from_ns - _EDGE_NS, span.to_ns + _EDGE_NS), now)
-        spent["windows"] += time.perf_counter() - began
-        customers.close()
+            began = time.perf_counter()
+            summary.windows_computed = counting.finish(span.to_ns + _EDGE_NS)
+            spent["windows"] = counting.seconds
+            spent["waiting for windows"] = time.perf_counter() - began
         self._account(summary, span)
         tell("hours", summary.hours, summary.hours)
         summary.seconds_of = {name: round(seconds, 3) for name, seconds in spent.items()}
         summary.seconds = round(time.perf_counter() - started, 3)
         return summary
 
-    def _windows(self, span: Range, now_ns: int) -> int:
-        done = backfill(self.store, self.paths, span.from_ns, span.to_ns, self.windows, now_ns)
+    def _windows(self, now_ns: int, span: Range, given_up: Callable[[], bool]) -> int:
+        def look(_done: WindowDone) -> None:
+            if given_up():
+                raise StoreError("the history was broken off")
+
+        done = backfill(self.store, self.paths, span.from_ns, span.to_ns, self.windows, now_ns, look)
         return sum(one.level == 10 for one in done)
 
     def _missing(self, span: Range) -> list[int]:
@@ -164,19 +183,22 @@ class History:
         return [begin_ns for begin_ns in span.hours if begin_ns not in there]
 
     def _record(self, days: list[Day], span: Range, now_ns: int) -> None:
-        """Deploys as changes, for everybody; incidents for the checker alone."""
+        """Deploys, canaries and shadows as changes, for everybody; incidents for the checker alone."""
         if not self.settings.faults:
             return
         control = Control(self.data / FOLDER)
         for fault in struck(days, span):
             control.keep(fault)
+        first = days[0].start_ns
+        before = [day_of(self.settings.seed, first - back * DAY_NS) for back in range(1, REMEMBERED_DAYS)]
         rows = [
             {
-                "ts": deploy.ts_ns, "id": str(collector_of(f"{self.collector}/{deploy.ts_ns}/{deploy.place}")),
-                "kind": "deploy", "who": NAME, "what": f"{deploy.place} {deploy.version}", "host": "",
-                "service": deploy.service, "version": deploy.version, "url": "", "labels": "{}", "recorded": now_ns,
+                "ts": one.ts_ns, "id": str(collector_of(f"{self.collector}/{one.ts_ns}/{one.what}")),
+                "kind": "deploy", "who": NAME, "what": one.what, "host": "", "service": one.place.partition("-")[0],
+                "version": one.version, "url": "", "labels": json.dumps(one.labels, sort_keys=True),
+                "recorded": now_ns,
             }
-            for day in days for deploy in day.deploys if span.from_ns <= deploy.ts_ns < span.to_ns
+            for one in changes(days, before) if span.from_ns <= one.ts_ns < span.to_ns
         ]  # fmt: skip
         known = set(
             self.store.query("SELECT toString(id) AS id FROM changes WHERE who = {who:String}", {"who": NAME})["id"]
@@ -228,6 +250,10 @@ def struck(days: list[Day], span: Range) -> list[Fault]:
         for fault in day.faults
         if fault.start_ns < span.to_ns and (fault.end_ns or 0) > span.from_ns
     ]
+
+
+def _begun(days: list[Day], span: Range, role: Role) -> int:
+    return sum(one.role == role and span.from_ns <= one.start_ns < span.to_ns for day in days for one in day.beside)
 
 
 def _count(summary: Summary, hour: Made, shipped: Shipped) -> None:

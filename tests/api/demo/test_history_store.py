@@ -19,7 +19,8 @@ from analytics.window_settings import WindowSettings
 from analytics.windows import run_due
 from api.demo.business import columns, file_of, read
 from api.demo.control import FOLDER, Control
-from api.demo.history.calendar import DAY_NS, HOUR_NS, NS, day
+from api.demo.history.calendar import DAY_NS, HOUR_NS, NS, Day, day
+from api.demo.history.changes import changes
 from api.demo.history.hours import Settings
 from api.demo.history.making import make
 from api.demo.history.plan import PlanError, whole_hours
@@ -188,14 +189,66 @@ def test_deploys_are_on_record_and_incidents_are_for_the_checker(world: tuple[St
     one = history(world, seed=seed, rate=0.1)
     for _ in range(2):
         one.run(HOUR_NS, until_ns=end, now_ns=NOW)
-    sql = "SELECT toUnixTimestamp64Nano(ts) AS ts, toString(kind) AS k, toString(service) AS s FROM changes"
-    deploys = [(d.ts_ns, "deploy", d.service) for d in expected.deploys if span[0] <= d.ts_ns < span[1]]
+    sql = "SELECT toUnixTimestamp64Nano(ts) AS ts, toString(kind) AS k, toString(service) AS s, version FROM changes"
+    before = [day(seed, start - back * DAY_NS) for back in range(1, 30)]
+    told = [one for one in changes([expected], before) if span[0] <= one.ts_ns < span[1]]
+    deploys = [(one.ts_ns, "deploy", one.place.partition("-")[0], one.version) for one in told]
     assert sorted(store.query(sql).rows()) == sorted(deploys)
     kept = Control(data / FOLDER).read()
     assert [f.id for f in kept] == [f.id for f in expected.faults if f.start_ns < end and (f.end_ns or 0) > span[0]]
     assert len(deploys) + len(kept) > 0
     # What goes on at the history's end must not strike an order path that runs on from there.
     assert all(f.end_ns is not None and f.end_ns <= end for f in kept)
+
+
+def test_canaries_and_shadows_are_recorded_and_count_for_nobody(world: tuple[Store, Path]) -> None:
+    store, data = world
+    newest = NOW - NOW % DAY_NS - DAY_NS
+    days = ((seed, newest - back * DAY_NS) for seed in range(1, 500) for back in range(7))
+    seed, found = next((s, d) for s, d in ((s, day(s, at)) for s, at in days) if _told_apart(d))
+    canary = next(one.canary for one in found.deploys if one.canary and one.canary.at == "inference")
+    assert found.shadow is not None
+    assert canary.end_ns is not None
+    rate = 1.0 / found.rate
+    for begin_ns in (canary.end_ns - HOUR_NS // 3, found.shadow.start_ns + HOUR_NS // 2):
+        until = begin_ns // HOUR_NS * HOUR_NS + HOUR_NS
+        one = History(store, data, POINTS, PATHS, WindowSettings(), Settings(seed=seed, rate=rate, profile="flat"))
+        one.processes = 0
+        assert one.run(HOUR_NS, until_ns=until, now_ns=NOW).difference == 0
+    whole = {"from_ns": found.start_ns, "to_ns": found.start_ns + DAY_NS}
+    path = PATHS["inference" if found.shadow.at == "inference" else "order"]
+    counted = {
+        rollup: sum(a.count + a.unfinished for a in latency.percentiles(store, path, rollup=rollup, **whole))
+        for rollup in ("", "mode=synthetic", "mode=shadow")
+    }
+    assert counted[""] == 0
+    assert counted["mode=synthetic"] > counted["mode=shadow"] > 0
+    # By hand: the model's time of the canary's version and of the other, from the raw stamps.
+    sql = """
+    SELECT JSONExtractString(labels, 'version') = {version:String} AS new, count() AS n,
+        countIf(ns >= 3000000) / count() AS slow
+    FROM (
+        SELECT key, argMaxIf(label_set, ts, point = 'app_ingress') AS label_set,
+            toInt64(minIf(toUnixTimestamp64Nano(ts), point = 'modelled'))
+                - toInt64(minIf(toUnixTimestamp64Nano(ts), point = 'featured')) AS ns
+        FROM stamps WHERE service = 'inference' AND mode = 'synthetic'
+            AND toUnixTimestamp64Nano(ts) >= {a:Int64} AND toUnixTimestamp64Nano(ts) < {b:Int64}
+        GROUP BY key HAVING countIf(point = 'modelled') > 0 AND countIf(point = 'featured') > 0
+    ) AS took INNER JOIN (SELECT label_set, any(labels) AS labels FROM label_sets GROUP BY label_set) AS named
+        USING (label_set)
+    GROUP BY new ORDER BY new
+    """
+    params = {"version": found.name_of(canary), "a": canary.start_ns, "b": canary.end_ns}
+    (_, others, usual), (_, some, slow) = store.query(sql, params).rows()
+    assert 0.1 < some / (some + others) < 0.3
+    assert slow > usual + canary.size / 3
+
+
+def _told_apart(day: Day) -> bool:
+    """A day with a shadow, and one canary of the model, which is bad."""
+    canaries = [one.canary for one in day.deploys if one.canary is not None and one.canary.at == "inference"]
+    worse = [one for one in canaries if one.extra_ns and one.size >= 0.1]
+    return day.shadow is not None and len(worse) == len(canaries) == 1
 
 
 def test_it_ends_where_other_stamps_begin_and_refuses_to_mix(world: tuple[Store, Path]) -> None:

@@ -91,3 +91,23 @@ def test_time_compression_does_not_change_the_rate() -> None:
         times = [at for at, _ in itertools.islice(market.sends(), 2_000)]
         per_s = 2_000 / (times[-1] * 1e-9)
         assert 400 < per_s < 700  # of sends; a send has 1.15 quotes on average
+
+
+@given(st.integers(0, 5_000), st.floats(0, 2 * DAY_S))
+@settings(max_examples=60, derandomize=True)
+def test_halts_are_told_when_they_begin_and_end_and_nobody_quotes_in_between(seed: int, at_s: float) -> None:
+    profile_ = day(seed)
+    market = Market(1.0, seed, profile_, COMPRESSION, at_s)
+    end_ns = round(DAY_S / COMPRESSION * 1e9)
+    told = list(itertools.takewhile(lambda one: one[0] < end_ns, market.actions()))
+    assert [one[0] for one in told] == sorted(one[0] for one in told)
+    halted: set[int] = set()
+    for (after_ns, instrument, is_halted, since_ns), following in itertools.zip_longest(told, told[1:]):
+        assert (instrument in halted) != is_halted, "each is a change"
+        halted ^= {instrument}
+        assert since_ns == after_ns or after_ns == 0 > since_ns
+        if following is None or following[0] > after_ns:
+            now_s = at_s + (after_ns + 1) * 1e-9 * COMPRESSION
+            assert halted == profile_.halted_at(now_s)
+    assert len({one[1] for one in told if one[0]}) >= 1, "every day has halts"
+    assert list(Market(1.0, seed, FLAT).actions()) == []

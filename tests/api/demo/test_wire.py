@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api.demo.market_data import Datagram, Listing, Quote, feed_key, session_name
+from api.demo.market_data import Datagram, Listing, Quote, TradingAction, feed_key, session_name
 from api.demo.signals import Question, Signal
 from api.demo.wire import (
     FILL,
@@ -24,6 +24,13 @@ QUOTE = Quote(3, 123_456_789, 9_999, 100, 10_001, 200)
 
 def test_a_quote_comes_back_as_it_was_sent() -> None:
     assert Quote.decode(QUOTE.encode()) == QUOTE
+    for action in (TradingAction(3, True, 1_000), TradingAction(3, False, 2_000, b"T1  ")):
+        assert TradingAction.decode(action.encode()) == action
+    for body in (QUOTE.encode(), TradingAction(3, True, 1).encode()[:-1], TradingAction(3, True, 1).encode() + b"x"):
+        with pytest.raises(WireError, match="not a trading action"):
+            TradingAction.decode(body)
+    with pytest.raises(WireError, match="H or T"):
+        TradingAction.decode(TradingAction(3, True, 1).encode().replace(b"\3H", b"\3X"))
 
 
 def test_listings_questions_and_signals_come_back() -> None:

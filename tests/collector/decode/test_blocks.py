@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.demo.market_data import Datagram, Listing, Quote, feed_key, session_name
+from api.demo.market_data import Datagram, Listing, Quote, TradingAction, feed_key, session_name
 from collector.decode import Fault, registry
 from collector.keys import hash64
 
@@ -32,16 +32,17 @@ def quotes(first: int, count: int) -> bytes:
 
 def test_the_demo_is_decoded_with_the_keys_that_its_programs_stamp() -> None:
     listing = Datagram(SESSION, 4, [Listing(2, 100, 1).encode()])
-    rest = (Datagram(SESSION, 4, ()), listing, Datagram(SESSION, 5, (), end=True))
+    halt = Datagram(SESSION, 5, [TradingAction(3, True, 7).encode()])
+    rest = (Datagram(SESSION, 4, ()), listing, halt, Datagram(SESSION, 6, (), end=True))
     parts = [quotes(1, 3), *(one.encode() for one in rest)]
     got = registry.make("demo").decode(*one_of(parts))
-    assert got.row.tolist() == [0, 0, 0, 2]
-    assert got.sequence.tolist() == [1, 2, 3, 4]
-    assert got.key.tolist() == [hash64("feed", feed_key(SESSION, n)) for n in (1, 2, 3, 4)]
-    assert got.by_kind() == {"Q Quote": 3, "D Listing": 1}
-    assert got.instrument.tolist() == [0, 1, 2]  # a listing is no update
-    assert got.datagrams.count.tolist() == [3, 0, 1, 0]
-    assert got.datagrams.end.tolist() == [False, False, False, True]
+    assert got.row.tolist() == [0, 0, 0, 2, 3]
+    assert got.sequence.tolist() == [1, 2, 3, 4, 5]
+    assert got.key.tolist() == [hash64("feed", feed_key(SESSION, n)) for n in (1, 2, 3, 4, 5)]
+    assert got.by_kind() == {"Q Quote": 3, "D Listing": 1, "H TradingAction": 1}
+    assert got.instrument.tolist() == [0, 1, 2]  # neither a listing nor a halt is an update
+    assert got.datagrams.count.tolist() == [3, 0, 1, 1, 0]
+    assert got.datagrams.end.tolist() == [False, False, False, False, True]
 
 
 def header(sequence: int, count: int) -> bytes:
