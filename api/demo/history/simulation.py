@@ -66,6 +66,7 @@ class OrderPath:
         self._engine = engine
         self._receive, self._decides = engine.thread(), engine.thread()
         self._arrived = {name: engine.spot(f"arrived_{name[-1]}", "feed", self._receive) for name in self.lines}
+        self._in_socket = engine.spot("kernel_rx", "feed", self._receive)
         self._ingress, self._transform, self._signalled, self._ready = (
             engine.spot(point, "feed", self._receive)
             for point in ("app_ingress", "app_transform", "signalled", "ready")
@@ -117,14 +118,17 @@ class OrderPath:
         for name, link in self.lines.items():
             arrives_ns = link.arrives_ns(len(payload), sent_ns)
             if arrives_ns is not None:
-                self.events.at(arrives_ns, self._receive, self._on_line, name, payload)
+                self.events.at(arrives_ns, self._receive, self._on_line, name, payload, arrives_ns)
 
-    def _on_line(self, now: int, line: str, payload: bytes) -> int:
+    def _on_line(self, now: int, line: str, payload: bytes, came_ns: int) -> int:
         datagram = Datagram.decode(payload)
         for number, message in enumerate(datagram.messages, datagram.sequence):
             if message[:1] == b"Q":
-                self.tape.stamp(self._engine.shown(now), self._arrived[line], feed_key(datagram.session, number))
+                key = feed_key(datagram.session, number)
+                self.tape.stamp(self._engine.shown(now), self._arrived[line], key)
                 now += _STAMP_NS
+                if not self._arbiter.knows(datagram.session, number):  # it lay in the socket while the thread worked
+                    self.tape.stamp(self._engine.shown(came_ns), self._in_socket, key)
         now = self._take_in(now, self._arbiter.receive(datagram, now))
         self._set_timer()
         return now
