@@ -50,6 +50,22 @@ class TakesFolder(Protocol):
         """The agent's folder, DIR/agent; called once, before `start`."""
 
 
+@runtime_checkable
+class GivesLines(Protocol):
+    """A source that can set aside datagrams of feed lines as it reads its taps (`collector.packet.live.line_tap`)."""
+
+    def line(self, tap: str, address: str, port: int, most_bytes: int) -> Any:
+        """The datagrams for an address and port on a tap. Raises LookupError for a tap that is not there."""
+
+
+@runtime_checkable
+class TakesLines(Protocol):
+    """A source that may follow feed lines on another source's taps."""
+
+    def use_taps(self, taps: GivesLines) -> None:
+        """Where the taps are; called once, before `start`."""
+
+
 class Runner:
     """A source with its spool. All methods but `heartbeats` belong to the poll thread."""
 

@@ -26,6 +26,7 @@ from collector.packet.live.bursts import WIDTHS_NS, BurstWatch
 from collector.packet.live.flows import LiveFlows
 from collector.packet.live.holders import Holders
 from collector.packet.live.keeper import Keeper
+from collector.packet.live.line_tap import LineTap
 from collector.packet.live.report import flow_columns, gauges, route_changes
 from collector.packet.live.ring import NEW_GROUP, PacketRing, link_bits_s, link_type
 from collector.packet.live.settings import KeyRule, PacketSettings
@@ -62,6 +63,7 @@ class PacketSource:
         self._taps: list[Tap] = []
         self._speeds: dict[str, int | None] = {}
         self._stamp_labels: dict[tuple[str, int], int] = {}
+        self._lines: list[LineTap] = []
         self._folder: Path | None = None
         self._keeper: Keeper | None = None
         self._period_start_ns = 0
@@ -71,6 +73,16 @@ class PacketSource:
     def use_folder(self, folder: Path) -> None:
         """Where the buffer and the captures go: the agent's folder."""
         self._folder = folder
+
+    def line(self, tap: str, address: str, port: int, most_bytes: int) -> LineTap:
+        """Have the tap set aside what comes for an address and port. Raises LookupError naming the taps there are."""
+        names = [self._settings.taps.get(one, one) for one in self._settings.interfaces]
+        if tap not in names:
+            raise LookupError(f"the packet collector has no tap {tap!r}; it has {', '.join(names) or 'none'}")
+        made = LineTap(tap, address, port, most_bytes, self._settings.snap - 46)
+        self._lines = [*(line for line in self._lines if not line.closed), made]
+        self._lead_lines()
+        return made
 
     def start(self, positions: Mapping[str, int]) -> Availability:  # noqa: ARG002 - a live source has no place to resume
         """Open a ring on each interface. An interface that cannot be tapped leaves the others working."""
@@ -85,6 +97,7 @@ class PacketSource:
                 problems.append(_why(interface, error, self._settings))
         if not self._taps:
             return Availability("unavailable", "; ".join(dict.fromkeys(problems)))
+        self._lead_lines()
         for tap in self._taps:
             problems += tap.hardware_problems()
             if self._speeds[tap.interface] is None and not self._settings.bursts.bytes_100us:
@@ -156,6 +169,12 @@ class PacketSource:
             tap.close()
         self._taps = []
         self._reported_mono_ns = 0
+
+    def _lead_lines(self) -> None:
+        for tap in self._taps:
+            tap.lines = [line for line in self._lines if line.tap == tap.name and not line.closed]
+            for line in tap.lines:
+                line.open = True
 
     def _make_rules(self) -> list[str]:
         rules: list[KeyRule | DecoderRule] = []
