@@ -122,6 +122,9 @@ class Agent:
                 thread.start()
             self._polls(stop)
             self._last_polls()
+            # Who gives lines to others goes first.
+            for runner in sorted(self._runners, key=lambda one: isinstance(one.source, TakesLines)):
+                runner.finish(self._clock.read())
             for runner in self._runners:
                 runner.close()
             quiet.set()

@@ -51,6 +51,14 @@ class TakesFolder(Protocol):
 
 
 @runtime_checkable
+class SumsUp(Protocol):
+    """A source that sums over a period: what it has summed since the last one would end with it."""
+
+    def rest(self, clock: ClockReading) -> Poll:
+        """Everything up to now, the period that has begun included. Called once more before `close`."""
+
+
+@runtime_checkable
 class GivesLines(Protocol):
     """A source that can set aside datagrams of feed lines as it reads its taps (`collector.packet.live.line_tap`)."""
 
@@ -113,8 +121,31 @@ class Runner:
             self._append(*self._held)
         self.tell_durable()
 
+    def finish(self, clock: ClockReading) -> None:
+        """Take what the source has summed up and not handed over; what finds no room in the spool is counted."""
+        if not self._started or not isinstance(self.source, SumsUp):
+            return
+        held, self._held = self._held, None
+        try:
+            taken = self._take(self.source.rest(clock), clock)
+        except Exception as error:  # noqa: BLE001 - it ends anyway, and the others go on
+            log.warning("the last period was not handed over", name=self.name, error=f"{type(error).__name__}: {error}")
+            taken = None
+        for group in filter(None, (held, taken)):
+            self._held = group
+            self._append(*group)
+            if self._held is None:
+                continue
+            lost = sum(one.events for one in group[0])
+            self._held = [pack_drop(DropReason.FULL_NEWEST, lost)], *group[1:]
+            self._append(*self._held)
+            if self._held is not None:
+                log.error("lost uncounted: the spool is full", name=self.name, events=lost)
+        self._held = None
+        self.spool.commit()
+
     def close(self) -> None:
-        """Release the source. What it has not given stays with it."""
+        """Release the source. What it has not given stays with it, but for sums: see `finish`."""
         if self._started:
             self.source.close()
 

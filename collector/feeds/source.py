@@ -129,10 +129,21 @@ class FeedsSource:
         if self._since_ns is None or now < self._since_ns:  # started, or the clock was set back
             self._since_ns = now
         if now - self._since_ns >= self._interval_ns:
-            self._report(self._since_ns, now, clock.error_ns)
-            self._since_ns = now
-            columns = [*self._rows.take(), *columns]
+            columns = [*self._reported(clock), *columns]
         return Poll(columns=columns)
+
+    def rest(self, clock: ClockReading) -> Poll:
+        """What came since the last poll, and the rows of the interval that has begun."""
+        poll = self.poll(clock)
+        if self._since_ns is not None and clock.realtime_ns > self._since_ns:
+            poll.columns = [*self._reported(clock), *poll.columns]
+        return poll
+
+    def _reported(self, clock: ClockReading) -> list[Columns]:
+        now = clock.realtime_ns
+        self._report(now if self._since_ns is None else self._since_ns, now, clock.error_ns)
+        self._since_ns = now
+        return self._rows.take()
 
     def close(self) -> None:
         """Leave the groups."""

@@ -69,6 +69,7 @@ class PacketSource:
         self._period_start_ns = 0
         self._reported_mono_ns = 0
         self._short = 0
+        self._left = Poll()  # of a period that ended with the tap
 
     def use_folder(self, folder: Path) -> None:
         """Where the buffer and the captures go: the agent's folder."""
@@ -117,8 +118,9 @@ class PacketSource:
         due = clock.monotonic_ns - self._reported_mono_ns >= self._report_ns
         for tap in self._taps if due and self._reported_mono_ns else ():
             if tap.rings[0].is_gone():
+                self._report(self._left, clock)  # what was counted goes with the next poll
                 raise OSError(f"the interface {tap.interface} is gone")
-        poll = Poll()
+        poll, self._left = self._left, Poll()
         found = Found()
         recorder = self._keeper.recorder if self._keeper else None
         settled_ns = clock.realtime_ns - (self._settings.retire_ms + _LATE_MS) * _MS
@@ -149,6 +151,15 @@ class PacketSource:
         if self._keeper is not None:
             self._keeper.poll(clock.realtime_ns, settled_ns)
         poll.columns += [labels for labels in (self._labels.take(), of_bursts.take()) if labels is not None]
+        return poll
+
+    def rest(self, clock: ClockReading) -> Poll:
+        """What the rings still have, and the flows of the period that has begun."""
+        poll = self.poll(clock)
+        if clock.monotonic_ns > self._reported_mono_ns:
+            self._report(poll, clock)
+            labels = self._labels.take()
+            poll.columns += [] if labels is None else [labels]
         return poll
 
     def trigger(self, trigger: Trigger) -> None:
