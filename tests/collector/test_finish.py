@@ -15,8 +15,10 @@ from collector.agent.run import Agent
 from collector.agent.runner import Runner
 from collector.agent.settings import AgentSettings
 from collector.clock import ClockReading, HostClock
+from collector.frames import HEADER_BYTES, read_header
 from collector.packet.live.settings import PacketSettings
-from collector.record import FLOWS, DropReason
+from collector.payload import DROP_WIRE_ID
+from collector.record import FLOWS
 from collector.sources import Availability, Poll
 from collector.spool import Spool
 from collector.spool.settings import SpoolSettings
@@ -105,9 +107,10 @@ def test_flows_of_a_period_that_the_stop_cuts_short_reach_the_server(tmp_path: P
 
 
 def test_what_finds_no_room_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Spool, "_fits", lambda _self, need: need < 500)  # full but for a drop frame
+    monkeypatch.setattr(Spool, "_fits", lambda _self, need: need < HEADER_BYTES + 64)  # a drop frame
     spool = finished(tmp_path, SpoolSettings(min_free_bytes=0, when_full="block"))
     assert (spool.next_seq, spool.durable_seq) == (99, 99)  # accounted for, as every number is
     (segment,) = tmp_path.glob("*.seg")
-    assert DropReason.FULL_NEWEST.value.encode() in segment.read_bytes()
+    header = read_header(segment.read_bytes())
+    assert (header.wire_id, header.events) == (DROP_WIRE_ID, 99)
     spool.close()
