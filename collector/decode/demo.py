@@ -1,4 +1,4 @@
-"""The demo's feed: quotes and listings over MoldUDP64.
+"""The demo's feed: quotes, listings and trading actions over MoldUDP64.
 
 The keys are those that the demo's programs stamp: the session is its start in ms, base 36.
 """
@@ -19,7 +19,7 @@ from scapy.fields import (
 )
 from scapy.packet import Packet, Raw
 
-from collector.decode.protocol import Message, Protocol, by_kind
+from collector.decode.protocol import HaltRule, Message, Protocol, by_kind
 
 
 class Quote(Packet):  # type: ignore[misc, unused-ignore]
@@ -49,7 +49,20 @@ class Listing(Packet):  # type: ignore[misc, unused-ignore]
     ]
 
 
-BODIES: dict[bytes | int, type[Packet]] = {b"Q": Quote, b"D": Listing}
+class TradingAction(Packet):  # type: ignore[misc, unused-ignore]
+    """An instrument is halted (H), or traded (T); it is no update of its prices."""
+
+    name = "TradingAction"
+    fields_desc = [  # noqa: RUF012 - scapy declares it so
+        StrFixedLenField("type", b"H", 1),
+        ShortField("concerned", 0),
+        StrFixedLenField("state", b"T", 1),
+        SignedLongField("since_ns", 0),
+        StrFixedLenField("reason", b"", 4),
+    ]
+
+
+BODIES: dict[bytes | int, type[Packet]] = {b"Q": Quote, b"D": Listing, b"H": TradingAction}
 
 
 class Block(Message):
@@ -96,5 +109,6 @@ PROTOCOL = Protocol(
     kind="type",
     bodies=BODIES,
     instrument="instrument",
+    halts=(HaltRule(b"H", "state", halted=tuple(b"H"), trading=tuple(b"T"), instrument="concerned"),),
     ids=_ids,
 )

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.decode import cme, iex, itch, registry
+from collector.decode import cme, demo, iex, itch, registry
 from collector.decode.halts import HaltReader
 from collector.decode.layout import LayoutError
 from collector.decode.protocol import HaltRule, derive
@@ -156,6 +156,16 @@ def test_iex_and_cme_say_it_in_their_own_way() -> None:
         report = one.report(START + first)
         assert [h.instrument for h in report.halted] == ["5"] * halted
         assert report.lines[0].counts["unknown"] == report.lines[0].counts["errors"] == 0
+
+
+def test_the_demos_feed_says_it_too() -> None:
+    one = followed("demo")
+    for first, (state, halted) in enumerate(((b"H", True), (b"T", False)), 1):
+        body = demo.TradingAction(concerned=3, state=state)
+        take(one, START + first, bytes(demo.Datagram(session=b"abc", sequence=first, messages=[demo.Block(body=body)])))
+        report = one.report(START + first)
+        assert [h.instrument for h in report.halted] == ["3"] * halted
+        assert report.lines[0].counts["unknown"] == 0
 
 
 def test_halts_are_gauges_intervals_and_events() -> None:
