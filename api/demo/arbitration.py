@@ -38,6 +38,12 @@ class Arbiter:
         self._known = max(self._known, datagram.sequence + len(datagram.messages))
         return self._release(now_ns)
 
+    def knows(self, session: bytes, number: int) -> bool:
+        """Whether a copy of it has come or it was given up: another one will not go on."""
+        if session != self.session:
+            return bool(self.session) and int(session, 36) < int(self.session, 36)
+        return number < self.expected or number in self._held
+
     def due_ns(self) -> int | None:
         """When a missing number will have been waited for long enough, None when none is missing."""
         return None if self._gap_since_ns is None else self._gap_since_ns + self.patience_ns

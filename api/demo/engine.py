@@ -8,6 +8,7 @@ changes there, from (session, sequence) to order id.
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import logging
 import selectors
@@ -18,12 +19,14 @@ from collections.abc import Callable
 
 import tailsight_probe as probe
 from tailsight_probe import Mode, Outcome
+from tailsight_probe.sockets import SocketStamps
 
 from api.demo.arbitration import Arbiter, Numbered
 from api.demo.desk import Desk, Ready
 from api.demo.drop_copy import DropCopies
 from api.demo.entry import Entry, Origin
 from api.demo.instances import SHADOW_SPACE, canary, owner, shadows
+from api.demo.kernel_stamps import kernel_stamps
 from api.demo.labels import quote_labels
 from api.demo.market import PAIRS, SITES, SYMBOLS
 from api.demo.market_data import Datagram, Listing, Quote, feed_key
@@ -37,6 +40,8 @@ from api.demo.wire import Order, WireError
 QUEUE_SIZE = 64
 _MOST_ANSWERS = 10_000
 _POLL_S = 0.2
+_READ = 65_536
+Reader = Callable[[bytes, int | None], None]  # of a datagram, and when the kernel took it
 
 log = logging.getLogger(__name__)
 
@@ -68,9 +73,12 @@ class Engine:
     def listen(self, lines: list[Address], signals: Address) -> None:
         """Open the ports of the feed's lines (A, B) and of the signals."""
         for letter, address in zip("ab", lines, strict=True):
-            self._open(address, self._line_reader(probe.point(f"arrived_{letter}", space="feed")))
-        self._questions = self._open(signals, self._on_signal)
-        self._selector.register(self._mirror, selectors.EVENT_READ, self._on_shadow)
+            line = self._open(address)
+            stamps = kernel_stamps(self._place, line, "feed", f"line {letter}")
+            self._take(line, self._line_reader(probe.point(f"arrived_{letter}", space="feed"), stamps), stamps)
+        self._questions = self._open(signals)
+        self._take(self._questions, self._on_signal)
+        self._take(self._mirror, self._on_shadow)
 
     def run(self, stop: Stop) -> None:
         """Receive until `stop`, then let the decisions drain."""
@@ -79,9 +87,10 @@ class Engine:
         self._entry.start(stop)
         while not stop:
             for key, _ in self._selector.select(self._wait_s()):
-                payload = key.fileobj.recv(65_536)  # type: ignore[union-attr] # we register sockets only
+                receive, reader = key.data
+                payload, came_ns = receive()
                 try:
-                    key.data(payload)
+                    reader(payload, came_ns)
                 except WireError as error:
                     log.warning("datagram of %d bytes refused: %s", len(payload), error)
             now_ns = time.monotonic_ns()
@@ -95,25 +104,35 @@ class Engine:
         missed, repeated = self._arbiter.missed, self._arbiter.repeated
         log.info("missed %d, refused %d repeated messages; %d signals late", missed, repeated, self._desk.late)
 
-    def _open(self, address: Address, reader: Callable[[bytes], None]) -> socket.socket:
+    def _open(self, address: Address) -> socket.socket:
         receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         receiver.bind(address)
-        self._selector.register(receiver, selectors.EVENT_READ, reader)
         return receiver
+
+    def _take(self, sock: socket.socket, reader: Reader, stamps: SocketStamps | None = None) -> None:
+        """Have `reader` read what comes, with the kernel's time of it where `stamps` tell it."""
+
+        def plain() -> tuple[bytes, None]:
+            return sock.recv(_READ), None
+
+        receive = plain if stamps is None else functools.partial(stamps.recv, _READ)
+        self._selector.register(sock, selectors.EVENT_READ, (receive, reader))
 
     def _wait_s(self) -> float:
         dues = [due for due in (self._arbiter.due_ns(), self._desk.due_ns()) if due is not None]
         return max(0.0, min([_POLL_S, *((due - time.monotonic_ns()) * 1e-9 for due in dues)]))
 
-    def _line_reader(self, arrived: object) -> Callable[[bytes], None]:
-        def read(payload: bytes) -> None:
+    def _line_reader(self, arrived: object, stamps: SocketStamps | None) -> Reader:
+        def read(payload: bytes, came_ns: int | None) -> None:
             if not payload:  # the network asks whether somebody listens
                 return
             datagram = Datagram.decode(payload)
             for number, message in enumerate(datagram.messages, datagram.sequence):
                 if message[:1] == b"Q" and self._ours(key := feed_key(datagram.session, number), message):
                     self._place.stamp(arrived, key)
+                    if stamps is not None and not self._arbiter.knows(datagram.session, number):
+                        stamps.received(key, came_ns)
             self._take_in(self._arbiter.receive(datagram, time.monotonic_ns()))
 
         return read
@@ -162,11 +181,11 @@ class Engine:
                 self._mirror.sendto(question, (target[0], shadow.ports["questions"]))
         self._questions.sendto(question, target)
 
-    def _on_shadow(self, payload: bytes) -> None:
+    def _on_shadow(self, payload: bytes, _came_ns: int | None) -> None:
         """What a shadow answers goes no further."""
         self._place.stamp(self._shadow_signalled, Signal.decode(payload).key, mode=Mode.SHADOW)
 
-    def _on_signal(self, payload: bytes) -> None:
+    def _on_signal(self, payload: bytes, _came_ns: int | None) -> None:
         signal = Signal.decode(payload)
         self._answered[signal.key] = signal.version
         with self._place.lock:

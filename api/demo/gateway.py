@@ -8,6 +8,7 @@ import threading
 import time
 from dataclasses import replace
 
+from api.demo.kernel_stamps import kernel_stamps
 from api.demo.labels import order_labels
 from api.demo.market import SITES
 from api.demo.place import Place
@@ -30,7 +31,9 @@ class Gateway:
         )
         self._router: Router[Peer] = Router()
         self._engines = Listener(listen, self._on_order)
-        self._venue = Dialler(venue, self._on_answer, self._on_venue_lost)
+        self._venue = Dialler(
+            venue, self._on_answer, self._on_venue_lost, lambda sock: kernel_stamps(place, sock, "order", "venue")
+        )
 
     def run(self, stop: Stop) -> None:
         """Serve until `stop`."""
@@ -62,7 +65,7 @@ class Gateway:
             with self._place.lock:
                 self._router.on_report(Report(order.id, Reason.VENUE_DOWN))  # nobody will report on it
             return
-        if not self._venue.send(payload):
+        if not self._venue.send(payload, order.id):
             self._answer(Report(order.id, Reason.VENUE_DOWN))
 
     def _on_answer(self, kind: bytes, body: bytes) -> None:

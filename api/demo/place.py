@@ -94,6 +94,11 @@ class Place:
         """A stamp for a time that the program knows, by its own clock."""
         probe.stamp_at(monotonic_ns + self._step_ns, "monotonic", point, key)
 
+    @property
+    def clock_step_ns(self) -> int:
+        """How far the program's clock is off, by a fault."""
+        return self._step_ns
+
     def touch(self, space: str, number: int) -> None:
         """Let faults make the work on this message longer. Costs a test when there are none."""
         if self._faults:

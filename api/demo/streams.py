@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import select
 import selectors
 import socket
 import threading
 import time
 from collections.abc import Callable
 from typing import Protocol
+
+from tailsight_probe.sockets import SocketStamps
 
 from api.demo.stopping import Stop
 from api.demo.wire import HEARTBEAT, Frames, WireError, frame
@@ -36,9 +40,12 @@ class Raised(Protocol):
 
 
 class Peer:
-    """One open connection. `send` is safe from any thread."""
+    """One open connection. `send` is safe from any thread.
 
-    def __init__(self, connection: socket.socket, name: str) -> None:
+    With `stamps`, the kernel's stamps of what is sent are drained by whoever waits in `ready`.
+    """
+
+    def __init__(self, connection: socket.socket, name: str, stamps: SocketStamps | None = None) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.settimeout(1.0)
         self.name = name
@@ -46,18 +53,37 @@ class Peer:
         self.heard_s = time.monotonic()
         self._frames = Frames()
         self._lock = threading.Lock()
+        self._stamps = stamps
+        self._poll = select.poll()
+        self._poll.register(connection, select.POLLIN)
 
-    def send(self, data: bytes) -> bool:
-        """Hand `data` to the kernel; False when the connection is gone or will not take it."""
+    def send(self, data: bytes, key: int | None = None) -> bool:
+        """Hand `data` to the kernel, which stamps it as message `key`; False when the connection does not take it."""
         with self._lock:
             try:
-                self.socket.sendall(data)
+                if self._stamps is None:
+                    self.socket.sendall(data)
+                else:
+                    self._stamps.send(data, key)
             except OSError:
                 # What was sent in part cannot be taken back: the stream is of no use any more.
                 with contextlib.suppress(OSError):
                     self.socket.shutdown(socket.SHUT_RDWR)
                 return False
         return True
+
+    def ready(self, wait_s: float) -> bool:
+        """Whether there is something to `receive` within the time. Raises OSError for a broken connection."""
+        found = self._poll.poll(wait_s * 1e3)
+        if not found or found[0][1] & ~select.POLLERR:
+            return bool(found)
+        # Stamps that wait make a socket readable to `select` and to a `recv` with a timeout; here they are told apart.
+        if error := self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            raise OSError(error, os.strerror(error))
+        if self._stamps is not None:
+            with self._lock:
+                self._stamps.drain()
+        return False
 
     def receive(self) -> list[tuple[bytes, bytes]] | None:
         """The frames of what has arrived, None when the other side has closed. Raises OSError and WireError."""
@@ -76,9 +102,14 @@ class Dialler:
     """A client connection that is made again whenever it breaks. `run` it in a thread."""
 
     def __init__(
-        self, address: Address, on_frame: Callable[[bytes, bytes], None], on_lost: Callable[[], None] = lambda: None
+        self,
+        address: Address,
+        on_frame: Callable[[bytes, bytes], None],
+        on_lost: Callable[[], None] = lambda: None,
+        stamps: Callable[[socket.socket], SocketStamps | None] = lambda _: None,
     ) -> None:
         self._address = address
+        self._stamps = stamps
         self._on_frame = on_frame
         self._on_lost = on_lost
         self._peer: Peer | None = None
@@ -89,10 +120,10 @@ class Dialler:
         """Whether there is a connection now."""
         return self._peer is not None
 
-    def send(self, data: bytes) -> bool:
-        """Send on the present connection; False when there is none or it just broke."""
+    def send(self, data: bytes, key: int | None = None) -> bool:
+        """Send message `key` on the present connection; False when there is none or it just broke."""
         peer = self._peer
-        return peer is not None and peer.send(data)
+        return peer is not None and peer.send(data, key)
 
     def run(self, stop: Raised) -> None:
         """Connect, read, and connect again, until `stop`."""
@@ -109,7 +140,7 @@ class Dialler:
             self.connects += 1
             log.info("connected to %s:%d", *self._address)
             with connection:
-                self._peer = Peer(connection, f"{self._address[0]}:{self._address[1]}")
+                self._peer = Peer(connection, f"{self._address[0]}:{self._address[1]}", self._stamps(connection))
                 why = self._read(self._peer, stop)
                 self._peer = None
             if not stop:
@@ -131,6 +162,8 @@ class Dialler:
             if peer.silent():
                 return f"silent for {SILENCE_S:g} s"
             try:
+                if not peer.ready(_POLL_S):
+                    continue
                 frames = peer.receive()
             except TimeoutError:
                 continue

@@ -19,7 +19,7 @@ import structlog
 
 from collector.agent.metrics import AgentMetrics, write_status
 from collector.agent.registry import make_source
-from collector.agent.runner import Runner, TakesFolder
+from collector.agent.runner import GivesLines, Runner, TakesFolder, TakesLines
 from collector.agent.settings import AgentSettings
 from collector.clock import BoundSource, HostClock
 from collector.clocks.authorities import authorities
@@ -86,6 +86,11 @@ class Agent:
                     source.use_folder(self._folder)
                 policy = settings.spool(getattr(source, "when_full", ""))
                 self._runners.append(Runner(source, Spool(self._folder / name, policy), self._host))
+            sources = [runner.source for runner in self._runners]
+            for taker in sources:
+                for giver in sources:
+                    if isinstance(taker, TakesLines) and isinstance(giver, GivesLines):
+                        taker.use_taps(giver)
         except BaseException:
             self._close()
             raise
@@ -117,6 +122,9 @@ class Agent:
                 thread.start()
             self._polls(stop)
             self._last_polls()
+            # Who gives lines to others goes first.
+            for runner in sorted(self._runners, key=lambda one: isinstance(one.source, TakesLines)):
+                runner.finish(self._clock.read())
             for runner in self._runners:
                 runner.close()
             quiet.set()

@@ -50,6 +50,30 @@ class TakesFolder(Protocol):
         """The agent's folder, DIR/agent; called once, before `start`."""
 
 
+@runtime_checkable
+class SumsUp(Protocol):
+    """A source that sums over a period: what it has summed since the last one would end with it."""
+
+    def rest(self, clock: ClockReading) -> Poll:
+        """Everything up to now, the period that has begun included. Called once more before `close`."""
+
+
+@runtime_checkable
+class GivesLines(Protocol):
+    """A source that can set aside datagrams of feed lines as it reads its taps (`collector.packet.live.line_tap`)."""
+
+    def line(self, tap: str, address: str, port: int, most_bytes: int) -> Any:
+        """The datagrams for an address and port on a tap. Raises LookupError for a tap that is not there."""
+
+
+@runtime_checkable
+class TakesLines(Protocol):
+    """A source that may follow feed lines on another source's taps."""
+
+    def use_taps(self, taps: GivesLines) -> None:
+        """Where the taps are; called once, before `start`."""
+
+
 class Runner:
     """A source with its spool. All methods but `heartbeats` belong to the poll thread."""
 
@@ -97,8 +121,31 @@ class Runner:
             self._append(*self._held)
         self.tell_durable()
 
+    def finish(self, clock: ClockReading) -> None:
+        """Take what the source has summed up and not handed over; what finds no room in the spool is counted."""
+        if not self._started or not isinstance(self.source, SumsUp):
+            return
+        held, self._held = self._held, None
+        try:
+            taken = self._take(self.source.rest(clock), clock)
+        except Exception as error:  # noqa: BLE001 - it ends anyway, and the others go on
+            log.warning("the last period was not handed over", name=self.name, error=f"{type(error).__name__}: {error}")
+            taken = None
+        for group in filter(None, (held, taken)):
+            self._held = group
+            self._append(*group)
+            if self._held is None:
+                continue
+            lost = sum(one.events for one in group[0])
+            self._held = [pack_drop(DropReason.FULL_NEWEST, lost)], *group[1:]
+            self._append(*self._held)
+            if self._held is not None:
+                log.error("lost uncounted: the spool is full", name=self.name, events=lost)
+        self._held = None
+        self.spool.commit()
+
     def close(self) -> None:
-        """Release the source. What it has not given stays with it."""
+        """Release the source. What it has not given stays with it, but for sums: see `finish`."""
         if self._started:
             self.source.close()
 

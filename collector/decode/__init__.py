@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Datagrams", "DecodedColumns", "Decoder", "Fault", "ScapyMissingError"]
+__all__ = ["Datagrams", "DecodedColumns", "Decoder", "Fault", "Halts", "ScapyMissingError"]
 
 Ints = NDArray[np.int64]
 
@@ -67,6 +67,23 @@ class Datagrams:
 
 
 @dataclass(slots=True)
+class Halts:
+    """What messages say of an instrument's trading, in their order.
+
+    Attributes:
+        row: int64[h], position in the unit columns.
+        instrument: uint64[h], as in `DecodedColumns`.
+        reason: uint8[h], which of the protocol's rules: an instrument may be halted for several reasons.
+        halted: bool[h], halted from here on, or not any more, for this reason.
+    """
+
+    row: Ints
+    instrument: NDArray[np.uint64]
+    reason: NDArray[np.uint8]
+    halted: NDArray[np.bool_]
+
+
+@dataclass(slots=True)
 class DecodedColumns:
     """What a block of datagrams holds: a row per numbered unit, in the order of the datagrams.
 
@@ -97,6 +114,7 @@ class DecodedColumns:
         version: the largest schema version seen, where the protocol has one.
         sampled, sampled_of: messages that scapy dissected, and of how many with a variable layout.
         sample_errors: of the sampled ones, how many scapy could not dissect.
+        halts: what was said of halts; None where nothing was.
     """
 
     row: Ints
@@ -121,6 +139,7 @@ class DecodedColumns:
     sampled: int = 0
     sampled_of: int = 0
     sample_errors: int = 0
+    halts: Halts | None = None
 
     def __len__(self) -> int:
         return len(self.row)

@@ -18,8 +18,10 @@ from scapy.packet import NoPayload, Raw
 
 from collector.decode import Datagrams, DecodedColumns, Fault
 from collector.decode.digest import digests
+from collector.decode.halts import HaltReader
 from collector.decode.layout import FixedField, Layout
 from collector.decode.protocol import Protocol, derive
+from collector.decode.reading import instrument_name, number_at
 from collector.keys import xxh64_rows
 from collector.packet.block import rows_at
 
@@ -58,6 +60,7 @@ class BlockDecoder:
         self._numbers: dict[bytes, int] = {}
         self._kinds = _Kinds(protocol, self.layouts.message, self.layouts.bodies)
         self.kinds = self._kinds.names
+        self._halts = HaltReader(protocol, self.layouts.bodies)
 
     def decode(self, data: NDArray[np.uint8], starts: Ints, lengths: Ints) -> DecodedColumns:
         """The messages of the datagrams `data[starts[i] : starts[i] + lengths[i]]`; see `collector.decode.Decoder`."""
@@ -115,6 +118,7 @@ class BlockDecoder:
             sampled=sampled,
             sampled_of=sampled_of,
             sample_errors=errors,
+            halts=self._halts.read(data, kind, body_at, message_row),
         )
 
     def describe(self, instrument: int) -> str:
@@ -407,13 +411,13 @@ class _Kinds:
         for (place, field), codes in self._places.items():
             at = np.flatnonzero(np.isin(kind, np.array(codes, dtype=np.uint16)))
             rows.append(at)
-            found.append(_name(rows_at(data, body_at[at] + place, field.size), field))
+            found.append(instrument_name(rows_at(data, body_at[at] + place, field.size), field))
         for code, layout, element, field in self._groups:
             at = np.flatnonzero(kind == code)
             items = layout.items
             if items is None or items.field is None:
                 continue
-            count = _number(data, body_at[at], items.field)
+            count = number_at(data, body_at[at], items.field)
             count = np.clip((count - items.offset) * items.scale, 0, None)
             inside = layout.size + count * element.size <= body_len[at]
             at, count = at[inside], count[inside]
@@ -421,7 +425,7 @@ class _Kinds:
             index = np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count)
             places = body_at[at][which] + layout.size + index * element.size + field.at
             rows.append(at[which])
-            found.append(_name(rows_at(data, places, field.size), field))
+            found.append(instrument_name(rows_at(data, places, field.size), field))
         if len(rows) == 1:
             return message_row[rows[0]], found[0]
         if not rows:
@@ -435,25 +439,11 @@ class _Kinds:
         out = np.full(len(kind), -1, dtype=np.int64)
         if self._times is not None:
             known = np.flatnonzero(kind)
-            out[known] = _number(data, body_at[known], self._times)
+            out[known] = number_at(data, body_at[known], self._times)
         return out
 
     def version(self, data: NDArray[np.uint8], header_at: Ints) -> int | None:
         """The largest schema version."""
         if self._version is None or not len(header_at):
             return None
-        return int(_number(data, header_at, self._version).max())
-
-
-def _number(data: NDArray[np.uint8], base: Ints, field: FixedField) -> Ints:
-    plain = FixedField(field.name, 0, field.size, "uint", field.little)
-    return plain.read(rows_at(data, base + field.at, field.size)).astype(np.int64)
-
-
-def _name(rows: NDArray[np.uint8], field: FixedField) -> NDArray[np.uint64]:
-    """An instrument's 64 bits: its number, or the first 8 bytes of its symbol, little-endian."""
-    if field.kind == "bytes":
-        wide = np.zeros((len(rows), 8), dtype=np.uint8)
-        wide[:, : min(8, field.size)] = rows[:, :8]
-        return wide.view("<u8")[:, 0].astype(np.uint64)
-    return FixedField(field.name, 0, field.size, "uint", field.little).read(rows)
+        return int(number_at(data, header_at, self._version).max())

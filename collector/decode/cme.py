@@ -22,7 +22,7 @@ from scapy.fields import (
 )
 from scapy.packet import Packet, Raw
 
-from collector.decode.protocol import Message, Protocol
+from collector.decode.protocol import HaltRule, Message, Protocol
 
 
 def _entry(title: str, *fields: object) -> type[Message]:
@@ -84,11 +84,26 @@ _STATISTIC = _entry(
     LEIntField("report_sequence", 0), ByteField("open_close", 0), ByteField("action", 0),
     StrFixedLenField("entry_type", b"0", 1), LESignedIntField("size", 0), _pad(1),
 )  # fmt: skip
+_NO_SECURITY = 0x7FFF_FFFF  # Int32NULL: the status is of the whole group
 _RESET = _entry("ResetEntry", LEShortField("application", 0))
+
+_STATUS = type(
+    "SecurityStatus", (Packet,),
+    {
+        "name": "SecurityStatus",
+        "fields_desc": [
+            LELongField("transact_time", 0), StrFixedLenField("group", b"", 6), StrFixedLenField("asset", b"", 6),
+            LESignedIntField("status_security", _NO_SECURITY), LEShortField("trade_date", 0),
+            ByteField("match_event", 0), ByteField("trading_status", 17), ByteField("halt_reason", 0),
+            ByteField("trading_event", 0),
+        ],
+    },
+)  # fmt: skip
 
 BODIES: dict[bytes | int, type[Packet]] = {
     4: _body("ChannelReset", *_group("entries", _RESET)),
     12: type("AdminHeartbeat", (Packet,), {"name": "AdminHeartbeat", "fields_desc": []}),
+    30: _STATUS,
     32: _body("MDIncrementalRefreshBook32", _pad(2), *_group("entries", _BOOK), *_group8("orders", _BOOK_ORDER)),
     37: _body("MDIncrementalRefreshVolume", _pad(2), *_group("entries", _VOLUME)),
     46: _body("MDIncrementalRefreshBook", _pad(2), *_group("entries", _BOOK), *_group8("orders", _BOOK_ORDER)),
@@ -138,5 +153,17 @@ PROTOCOL = Protocol(
     kind="template",
     bodies=BODIES,
     instrument="security",
+    halts=(
+        # SecurityTradingStatus: 2 halt, 4 close, 15 new price indication, 18 not available, 21 pre-open, 26 post-close;
+        # 17 ready to trade. A status of a whole group names no instrument: which are in it is not on this channel.
+        HaltRule(
+            30,
+            "trading_status",
+            halted=(2, 4, 15, 18, 21, 26),
+            trading=(17,),
+            instrument="status_security",
+            nobody=_NO_SECURITY,
+        ),
+    ),
     version="version",
 )

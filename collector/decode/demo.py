@@ -19,7 +19,7 @@ from scapy.fields import (
 )
 from scapy.packet import Packet, Raw
 
-from collector.decode.protocol import Message, Protocol, by_kind
+from collector.decode.protocol import HaltRule, Message, Protocol, by_kind
 
 
 class Quote(Packet):  # type: ignore[misc, unused-ignore]
@@ -109,5 +109,6 @@ PROTOCOL = Protocol(
     kind="type",
     bodies=BODIES,
     instrument="instrument",
+    halts=(HaltRule(b"H", "state", halted=tuple(b"H"), trading=tuple(b"T"), instrument="concerned"),),
     ids=_ids,
 )

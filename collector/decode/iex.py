@@ -19,7 +19,7 @@ from scapy.fields import (
 )
 from scapy.packet import Packet, Raw
 
-from collector.decode.protocol import Message, Protocol, by_kind
+from collector.decode.protocol import HaltRule, Message, Protocol, by_kind
 
 
 def _body(title: str, kind: bytes, flags: str, *fields: object) -> type[Packet]:
@@ -98,5 +98,10 @@ PROTOCOL = Protocol(
     kind="type",
     bodies=BODIES,
     instrument="symbol",
+    halts=(
+        # H halted, P paused, O orders are taken before the auction, T traded.
+        HaltRule(b"H", "status", halted=tuple(b"HPO"), trading=tuple(b"T")),
+        HaltRule(b"O", "status", halted=tuple(b"O"), trading=tuple(b"N")),  # of this market alone
+    ),
     expect={"version": (1,)},
 )

@@ -18,7 +18,7 @@ from scapy.fields import (
 )
 from scapy.packet import Packet, Raw
 
-from collector.decode.protocol import Message, Protocol, by_kind
+from collector.decode.protocol import HaltRule, Message, Protocol, by_kind
 
 
 def _char(name: str) -> StrFixedLenField:
@@ -134,4 +134,9 @@ PROTOCOL = Protocol(
     kind="type",
     bodies=BODIES,
     instrument="locate",
+    halts=(
+        # H halted, P paused, Q quoted only until the opening auction, T traded.
+        HaltRule(b"H", "state", halted=tuple(b"HPQ"), trading=tuple(b"T")),
+        HaltRule(b"h", "action", halted=tuple(b"H"), trading=tuple(b"T")),  # of this market alone
+    ),
 )

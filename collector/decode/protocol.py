@@ -24,6 +24,27 @@ class Message(Packet):  # type: ignore[misc, unused-ignore]
 
 
 @dataclass(frozen=True, slots=True)
+class HaltRule:
+    """A message that says whether an instrument is traded.
+
+    Attributes:
+        kind: its type.
+        field: of its body, a number or one character, with the state.
+        halted: values from which on nothing is expected of the instrument.
+        trading: values from which on it is traded as usual. Other values change nothing.
+        instrument: field with the instrument; "" = that of the protocol.
+        nobody: value of `instrument` that names none.
+    """
+
+    kind: bytes | int
+    field: str
+    halted: tuple[int, ...]
+    trading: tuple[int, ...]
+    instrument: str = ""
+    nobody: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Protocol:
     """What a datagram of a protocol is, and the names of the fields that matter.
 
@@ -40,6 +61,7 @@ class Protocol:
         kind: field with the type of a message: of the message class, or the first of every body.
         bodies: body class by type.
         instrument: field with the instrument: of a body, or of the elements of its first list.
+        halts: messages that say whether an instrument is traded, each a reason of its own.
         version: field of the message class with the version of the schema.
         expect: values that fields of `packet` must have for it to be this protocol at all.
         space: key space of the keys.
@@ -59,6 +81,7 @@ class Protocol:
     kind: str = ""
     bodies: Mapping[bytes | int, type[Packet]] = field(default_factory=dict)
     instrument: str = ""
+    halts: tuple[HaltRule, ...] = ()
     version: str = ""
     expect: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     space: str = "feed"

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from collector.decode import DecodedColumns, Decoder, Fault
+from collector.decode import DecodedColumns, Decoder, Fault, Halts
 from collector.feeds.calendar import ALWAYS, Calendar, midnight_ns
 from collector.feeds.numbering import STRAGGLER, Numbering
 from collector.feeds.pairs import Pairs
-from collector.feeds.rhythm import Rhythm
+from collector.feeds.rhythm import Halt, Rhythm
 from collector.feeds.tracker import Gap, Tracker
 
 Ints = NDArray[np.int64]
@@ -22,6 +22,7 @@ ALL_LINES = ""  # the name of the row after arbitration
 _DAY_NS = 86_400_000_000_000
 _SAMPLES = 65_536
 _EPOCHS = 16
+_MOST_HALTS = 10_000  # that are told of in one report
 _SUMMED = ("datagrams", "bytes", "heartbeats", "ends", "errors", "unknown", "won", "divergent", "pairs", "skew_ns")
 
 
@@ -59,6 +60,15 @@ class LineReport:
         return self.counts["skipped"] - self.counts["out_of_order"] - self.counts["late"]
 
 
+@dataclass(frozen=True, slots=True)
+class ToldHalt:
+    """A halt of an instrument, by its text; `end_ns` None where it goes on."""
+
+    instrument: str
+    start_ns: int
+    end_ns: int | None
+
+
 @dataclass(slots=True)
 class ChannelReport:
     """An interval of a channel.
@@ -71,6 +81,8 @@ class ChannelReport:
         version: the largest schema version seen so far.
         session: the present one.
         kinds: messages by type, on all lines.
+        halted: instruments whose trading is halted now.
+        halts: halts that began or ended in the interval.
     """
 
     lines: list[LineReport]
@@ -80,6 +92,8 @@ class ChannelReport:
     version: int | None
     session: str
     kinds: dict[str, int] = field(default_factory=dict)
+    halted: list[ToldHalt] = field(default_factory=list)
+    halts: list[ToldHalt] = field(default_factory=list)
 
 
 class Channel:
@@ -109,7 +123,7 @@ class Channel:
         self.name = name
         self.lines = list(lines)
         self.decoder = decoder
-        self.rhythm = rhythm or Rhythm()
+        self.rhythm = Rhythm() if rhythm is None else rhythm  # an empty one is false
         self._calendar = calendar
         self._each = [Numbering(tracker(), decoder.sequence_bits) for _ in lines]
         self._all = Numbering(tracker(), decoder.sequence_bits)
@@ -124,6 +138,8 @@ class Channel:
         self._told = [(0, 0) for _ in range(len(lines) + 1)]
         self._kinds: dict[str, int] = {}
         self._names: Mapping[int, str] = {}
+        self._halts: list[Halt] = []  # that began or ended since the last report
+        self.halts_untold = 0  # of them, those beyond what a report holds
 
     def take(self, line: Ints, data: NDArray[np.uint8], starts: Ints, lengths: Ints, time_ns: Ints) -> DecodedColumns:
         """Take datagrams of any of the lines, in their order of arrival.
@@ -177,6 +193,7 @@ class Channel:
         for i, numbering in enumerate(self._each):
             mine = lines == i if len(self.lines) > 1 else slice(None)
             numbering.apply(session[mine], low[mine], count[mine], times[mine], None if sent is None else sent[mine])
+        changes = self._all.changes
         fresh, number, epoch = self._all.apply(session, low, count, times, sent)
         self._sums["won"] += np.bincount(lines, fresh, len(self.lines)).astype(np.int64)
         self._delay(got, lines, times, sent)
@@ -185,12 +202,25 @@ class Channel:
         place = got.sequence - low[owner]
         if self._pairs is not None and len(got.digest):
             self._compare(self._pairs, number[owner] + place, lines[owner], times[owner], got.digest, epoch[owner])
+        new = place >= (count - fresh)[owner]
+        if self._all.changes != changes:
+            self._halts += self.rhythm.trade_all(int(times[-1]))
+        if got.halts is not None:
+            self._halt(got.halts, new & (fresh[owner] > 0), times[owner])
         if self._calendar.opened_ns(int(times[-1])) is None:
             self.rhythm.pause()
         elif len(got.instrument):
-            new = place >= (count - fresh)[owner]
             touched = new[got.instrument_row] & (fresh[owner] > 0)[got.instrument_row]
             self.rhythm.update(got.instrument[touched], times[owner][got.instrument_row][touched])
+
+    def _halt(self, halts: Halts, new: NDArray[np.bool_], times: Ints) -> None:
+        """Take what first copies say of halts."""
+        first = new[halts.row]
+        row = halts.row[first]
+        self._halts += self.rhythm.halts(halts.instrument[first], halts.reason[first], halts.halted[first], times[row])
+        if len(self._halts) > _MOST_HALTS:
+            self.halts_untold += len(self._halts) - _MOST_HALTS
+            del self._halts[_MOST_HALTS:]
 
     def _compare(
         self, pairs: Pairs, number: Ints, line: Ints, times: Ints, digest: NDArray[np.uint64], epoch: Ints
@@ -247,7 +277,14 @@ class Channel:
         kinds, self._kinds = self._kinds, {}
         session = self._all.session
         text = "" if not session else self._session_text(session)
-        return ChannelReport(reports, opened, len(self.rhythm), stale, self._version, text, kinds)
+        changed, self._halts = self._halts, []
+        return ChannelReport(
+            reports, opened, len(self.rhythm), stale, self._version, text, kinds,
+            [self._told_halt(one) for one in self.rhythm.halted()], [self._told_halt(one) for one in changed],
+        )  # fmt: skip
+
+    def _told_halt(self, halt: Halt) -> ToldHalt:
+        return ToldHalt(self.decoder.describe(halt.instrument), halt.start_ns, halt.end_ns)
 
     def open_holes(self) -> list[tuple[int, int, int]]:
         """(low, high, noticed) of what is missing on all lines and still remembered."""

@@ -6,6 +6,8 @@ Times between updates are counted per instrument in logarithmic buckets, four to
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +19,15 @@ _LEAST_NS = 1000
 _HALVE_AT = 4096
 _ROWS = 4096  # whose percentiles are computed at once
 NEVER = np.iinfo(np.int64).min
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """An instrument that is not traded; `end_ns` None while it goes on."""
+
+    instrument: int
+    start_ns: int
+    end_ns: int | None
 
 
 class Rhythm:
@@ -42,6 +53,9 @@ class Rhythm:
         self._total = np.empty(0, dtype=np.int64)
         self._usual = np.empty(0, dtype=np.int64)
         self._changed = np.empty(0, dtype=np.bool_)  # since `_usual` was computed
+        self._halted = np.empty(0, dtype=np.uint8)  # a bit for each reason
+        self._halted_ns = np.empty(0, dtype=np.int64)  # since when, where halted
+        self._resumed: set[int] = set()  # rows whose halt ended since the last update
 
     def __len__(self) -> int:
         return len(self._names)
@@ -55,8 +69,14 @@ class Rhythm:
         if not known.all():
             self.untracked += int((~known).sum())
             place, time_ns = place[known], time_ns[known]
-            if not len(place):
-                return
+        if self._resumed or self._halted.any():
+            # What comes in a halt is no rhythm, and nor is the time from it to the next update.
+            usual = self._halted[place] == 0
+            usual &= ~np.isin(place, np.fromiter(self._resumed, np.int64, len(self._resumed)))
+            self._resumed.clear()
+            place, time_ns = place[usual], time_ns[usual]
+        if not len(place):
+            return
         order = np.argsort(place, kind="stable")
         place, time_ns = place[order], time_ns[order]
         first = np.append(True, place[1:] != place[:-1])
@@ -77,6 +97,47 @@ class Rhythm:
         if len(full):
             self._counts[full] //= 2
             self._total[full] = self._counts[full].sum(axis=1)
+
+    def halts(
+        self, instrument: NDArray[np.uint64], reason: NDArray[np.uint8], halted: NDArray[np.bool_], time_ns: Ints
+    ) -> list[Halt]:
+        """Take what was said of halts, in its order. Returns the halts that began or ended.
+
+        Of the updates that are taken next, none of an instrument concerned counts.
+        """
+        changed: list[Halt] = []
+        # Feeds repeat the state of every instrument; only what may change something is looked at one by one.
+        place = self._places(instrument)
+        self.untracked += int((place < 0).sum())
+        known = place >= 0
+        begins = np.unique(place[known & halted])
+        some = known & (halted | np.isin(place, begins) | (self._halted[np.maximum(place, 0)] != 0))
+        for i in np.flatnonzero(some).tolist():
+            row, bit, now = int(place[i]), np.uint8(1 << int(reason[i])), int(time_ns[i])
+            before = self._halted[row]
+            after = before | bit if halted[i] else before & ~bit
+            self._halted[row] = after
+            if (before != 0) == (after != 0):
+                continue
+            if after:
+                self._halted_ns[row], self._last[row] = now, NEVER
+                changed.append(Halt(int(self._names[row]), now, None))
+            else:
+                self._resumed.add(row)
+                changed.append(Halt(int(self._names[row]), int(self._halted_ns[row]), now))
+        return changed
+
+    def halted(self) -> list[Halt]:
+        """The halts that go on."""
+        rows = np.flatnonzero(self._halted)
+        pairs = zip(self._names[rows].tolist(), self._halted_ns[rows].tolist(), strict=True)
+        return [Halt(name, since, None) for name, since in pairs]
+
+    def trade_all(self, now_ns: int) -> list[Halt]:
+        """End all halts: a session that begins says anew what is halted. Returns those that ended."""
+        ended = [Halt(one.instrument, one.start_ns, now_ns) for one in self.halted()]
+        self._halted[:] = 0
+        return ended
 
     def pause(self) -> None:
         """The market is closed: the time until the next update is nobody's rhythm, and nothing is stale."""
@@ -121,6 +182,8 @@ class Rhythm:
         self._total = np.concatenate([self._total, np.zeros(added, dtype=np.int64)])
         self._usual = np.concatenate([self._usual, np.zeros(added, dtype=np.int64)])
         self._changed = np.concatenate([self._changed, np.zeros(added, dtype=np.bool_)])
+        self._halted = np.concatenate([self._halted, np.zeros(added, dtype=np.uint8)])
+        self._halted_ns = np.concatenate([self._halted_ns, np.zeros(added, dtype=np.int64)])
         self._counts = np.concatenate([self._counts, np.zeros((added, _BUCKETS), dtype=np.uint32)])
         return self._find(instrument)
 

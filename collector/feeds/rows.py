@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collector.decode import DecodedColumns
-from collector.feeds.channel import ALL_LINES, ChannelReport
+from collector.feeds.channel import ALL_LINES, ChannelReport, ToldHalt
 from collector.keys import hash64
-from collector.record import FEEDS, GAUGES, INTERVALS, LABEL_SETS, STAMPS, Columns
+from collector.record import EVENTS, FEEDS, GAUGES, INTERVALS, LABEL_SETS, STAMPS, Columns
 
 _INTERVALS = 1000  # gaps, and stale instruments, of one report that become intervals; all are counted
 
@@ -31,10 +31,14 @@ class Rows:
         self._gauges: list[Row] = []
         self._intervals: list[Row] = []
         self._labels: list[Row] = []
+        self._events: list[Row] = []
 
     def take(self) -> list[Columns]:
         """The rows since the last call, label sets first."""
-        made = ((LABEL_SETS, self._labels), (FEEDS, self._feeds), (GAUGES, self._gauges), (INTERVALS, self._intervals))
+        made = (
+            (LABEL_SETS, self._labels), (FEEDS, self._feeds), (GAUGES, self._gauges), (INTERVALS, self._intervals),
+            (EVENTS, self._events),
+        )  # fmt: skip
         columns = [Columns.from_rows(table, rows) for table, rows in made if rows]
         self._start()
         return columns
@@ -88,6 +92,7 @@ class Rows:
                 "feed.recovery_max_ns": line.recovered_max_ns if line.counts["recovered_ns"] else None,
                 "feed.delay_max_ns": line.delay_max_ns,
                 "feed.stale_instruments": len(report.stale) if whole else None,
+                "feed.halted_instruments": len(report.halted) if whole else None,
                 "feed.won_share": None if whole else _share(line.counts["won"], report.lines[-1].counts["messages"]),
             }
             for name, q in (("feed.skew_p50_ns", 0.5), ("feed.skew_p99_ns", 0.99)):
@@ -106,6 +111,27 @@ class Rows:
             begin = max(since, start)
             labels = self._label({"channel": channel, "instrument": instrument})
             self._interval("feed_stale", begin, max(0, end - begin), channel, labels)
+        ended = [one for one in report.halts if one.end_ns is not None]
+        for halt in [*report.halted, *ended][:_INTERVALS]:
+            begin, until = max(halt.start_ns, start), end if halt.end_ns is None else halt.end_ns
+            labels = self._label({"channel": channel, "instrument": halt.instrument})
+            self._interval("trading_halt", begin, max(0, until - begin), channel, labels)
+        for halt in report.halts[:_INTERVALS]:
+            self._events.append(self._event(channel, halt))
+
+    def _event(self, channel: str, halt: ToldHalt) -> Row:
+        about = {"channel": channel, "instrument": halt.instrument}
+        if halt.end_ns is not None:
+            about["halted_ns"] = str(halt.end_ns - halt.start_ns)
+        return {
+            "ts_ns": halt.start_ns if halt.end_ns is None else halt.end_ns,
+            "key": 0,
+            "host": self.host,
+            "service": channel,
+            "kind": "halt" if halt.end_ns is None else "resume",
+            "body": f"{halt.instrument} is {'halted' if halt.end_ns is None else 'traded again'}",
+            "attributes": json.dumps(about, sort_keys=True, ensure_ascii=False, separators=(",", ":")),
+        }
 
     def _interval(self, kind: str, start_ns: int, duration_ns: int, culprit: str, label_set: int) -> None:
         self._intervals.append(

@@ -24,6 +24,7 @@ class ChannelSettings(Section, frozen=True, kw_only=True):
         calendar: name of a calendar; "" = always open.
         stamps: also write a stamp for every message.
         point: the stamps' point.
+        taps: lines that are taken from a ring of the packet collector instead of a socket, by line the tap's name.
     """
 
     protocol: str
@@ -33,6 +34,7 @@ class ChannelSettings(Section, frozen=True, kw_only=True):
     calendar: str = ""
     stamps: bool = False
     point: Literal["kernel_rx", "tap"] = "kernel_rx"
+    taps: dict[str, str] = {}  # noqa: RUF012 - msgspec copies it
 
     def validate(self) -> None:
         """Raise ConfigError naming the field that does not fit."""
@@ -42,6 +44,9 @@ class ChannelSettings(Section, frozen=True, kw_only=True):
             if not _NAME.fullmatch(name):
                 raise ConfigError(f"lines.{name}", "is no name of a line; letters, digits, '_', '.' and '-'")
             endpoint(text, f"lines.{name}")
+        for name in self.taps:
+            if name not in self.lines:
+                raise ConfigError(f"taps.{name}", f"there is no line {name!r}; there are {', '.join(self.lines)}")
         for name in ("interface", "source"):
             value = getattr(self, name)
             if value:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,7 +86,8 @@ class Block:
         """
         if len(row) == len(self) and len(row):
             place = int(at[0])
-            if place + width <= _HEAD and (at == place).all():
+            known = _HEAD if self._heads is None else self._heads.shape[1]
+            if place + width <= known and (at == place).all():
                 if self._heads is None:
                     self._heads = rows_at(self.data, self.offset, _HEAD)
                 return self._heads[:, place : place + width]
@@ -106,6 +108,11 @@ def rows_at(data: NDArray[np.uint8], at: NDArray[np.int64], width: int) -> NDArr
         return np.empty((0, width), dtype=np.uint8)
     view: NDArray[np.uint8] = np.ndarray((len(data) - width + 1, width), np.uint8, data, 0, (1, 1))
     return view[at]
+
+
+def same(value: int, count: int, kind: type[np.generic]) -> NDArray[Any]:
+    """A column of one value that takes no memory; it cannot be written to."""
+    return np.broadcast_to(np.asarray(value, dtype=kind), (count,))
 
 
 def field(rows: NDArray[np.uint8], at: int, dtype: str) -> NDArray[np.int64]:

@@ -39,6 +39,10 @@ def endpoint6(high: U64, low: U64, port: NDArray[np.int64]) -> U64:
 def mix(x: U64) -> U64:
     """The finaliser of splitmix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014)."""
     with np.errstate(over="ignore"):
-        x = (x ^ (x >> np.uint64(30))) * _B
-        x = (x ^ (x >> np.uint64(27))) * _C
-        return x ^ (x >> np.uint64(31))
+        y = x >> np.uint64(30)
+        y ^= x
+        y *= _B
+        y ^= y >> np.uint64(27)
+        y *= _C
+        y ^= y >> np.uint64(31)
+        return y

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from collector.packet.block import Block, LinkType, field
+from collector.packet.block import Block, LinkType, field, same
 from collector.packet.flow_key import endpoint4, flow_keys
 from collector.packet.headers import UDP, Headers, TcpHeaders
 
@@ -32,27 +32,31 @@ def uniform_udp(block: Block) -> Headers | None:
     if ((total > wire) | (total < 28) | (length < 8) | (length > total - 20)).any():
         return None
     source_port, target_port = field(head, 34, ">u2"), field(head, 36, ">u2")
-    protocol = np.full(count, UDP, dtype=np.int64)
-    source = endpoint4(field(head, 26, ">u4"), source_port)
-    flow, swapped = flow_keys(source, endpoint4(field(head, 30, ">u4"), target_port), protocol)
+    protocol = same(UDP, count, np.int64)
+    source, target = endpoint4(field(head, 26, ">u4"), source_port), endpoint4(field(head, 30, ">u4"), target_port)
+    if (source == source[0]).all() and (target == target[0]).all():  # one feed: its name is made once
+        name, turned = flow_keys(source[:1], target[:1], protocol[:1])
+        flow, swapped = np.broadcast_to(name[0], (count,)), np.broadcast_to(turned[0], (count,))
+    else:
+        flow, swapped = flow_keys(source, target, protocol)
     nothing = np.empty(0, dtype=np.int64)
     return Headers(
         row=everything,
-        at=np.full(count, 14, dtype=np.int64),
-        version=np.full(count, 4, dtype=np.int64),
+        at=same(14, count, np.int64),
+        version=same(4, count, np.int64),
         protocol=protocol,
         ttl=field(head, 22, "u1"),
         dscp=field(head, 15, "u1") >> 2,
-        l4=np.full(count, 34, dtype=np.int64),
+        l4=same(34, count, np.int64),
         ip_end=total + 14,
-        fragment=np.zeros(count, dtype=np.bool_),
-        first=np.ones(count, dtype=np.bool_),
+        fragment=same(0, count, np.bool_),
+        first=same(1, count, np.bool_),
         source_port=source_port,
         target_port=target_port,
         flow=flow,
         swapped=swapped,
-        payload=np.full(count, _WHOLE, dtype=np.int64),
+        payload=same(_WHOLE, count, np.int64),
         payload_len=length - 8,
         tcp=TcpHeaders(nothing, nothing, nothing, nothing, nothing, nothing),
-        reason=np.zeros(count, dtype=np.uint8),
+        reason=same(0, count, np.uint8),
     )

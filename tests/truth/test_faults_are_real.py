@@ -145,6 +145,18 @@ def test_a_held_lock_stops_whoever_needs_it(world: World) -> None:
     assert median(missed) < median(met)
 
 
+def test_what_stops_the_engines_reader_is_a_wait_in_its_socket(world: World) -> None:
+    """The kernel's own stamps part the way over the line from the wait behind it."""
+    quiet = world.watch(2.0)
+    (fault,), span = world.strike(("fault", "start", "gc_pauses", "--at", "engine", "--size", "20%"), seconds=3.0)
+    late = (span[0] + 800 * MS, span[1])  # the heap has to be made first
+    queue, line = ("kernel_rx@engine", "app_ingress@engine"), ("app_egress@feed", "kernel_rx@engine")
+    met, _ = in_and_out(world.took(*queue, late), fault, 12 * MS)
+    before = median(t.ns for t in world.took(*queue, quiet))
+    assert median(met) > before + 2 * MS
+    assert median(t.ns for t in world.took(*line, late)) < median(met)
+
+
 def test_garbage_collections_stop_the_program(world: World) -> None:
     (fault,), span = world.strike(("fault", "start", "gc_pauses", "--at", "venue-east", "--size", "20%"), seconds=3.0)
     late = (span[0] + 800 * MS, span[1])  # the heap has to be made first

@@ -38,6 +38,7 @@ class Engine:
         self._shared = any(routed.instance.at == "engine" for routed in path.beside.routes)
         self.receives, self._decides = program.thread(), program.thread()
         self._arrived = {name: program.spot(f"arrived_{name[-1]}", "feed", self.receives) for name in path.lines}
+        self._in_socket = program.spot("kernel_rx", "feed", self.receives)
         self._ingress, self._transform, self._signalled, self._ready = (
             program.spot(point, "feed", self.receives)
             for point in ("app_ingress", "app_transform", "signalled", "ready")
@@ -55,13 +56,15 @@ class Engine:
         self._ready_ns: dict[int, int] = {}
         self._answered: dict[int, str] = {}  # quote -> the version of the inference step that answered
 
-    def on_line(self, now: int, line: str, payload: bytes) -> int:
-        """The receiving thread has a datagram of a line."""
+    def on_line(self, now: int, line: str, payload: bytes, came_ns: int) -> int:
+        """The receiving thread has a datagram of a line, which came to its socket at `came_ns`."""
         datagram = decoded(payload)
         for number, message in enumerate(datagram.messages, datagram.sequence):
             if message[:1] == b"Q" and self._ours(key := feed_key(datagram.session, number), message):
                 self._path.tape.stamp(self.program.shown(now), self._arrived[line], key)
                 now += STAMP_NS
+                if not self._arbiter.knows(datagram.session, number):  # it lay in the socket while the thread worked
+                    self._path.tape.stamp(self.program.shown(came_ns), self._in_socket, key)
         now = self._take_in(now, self._arbiter.receive(datagram, now))
         self._set_timer()
         return now

@@ -125,7 +125,7 @@ class OrderPath:
             arrives_ns = link.arrives_ns(len(payload), sent_ns)
             if arrives_ns is not None:
                 for engine in self.engines:
-                    self.events.at(arrives_ns, engine.receives, engine.on_line, name, payload)
+                    self.events.at(arrives_ns, engine.receives, engine.on_line, name, payload, arrives_ns)
 
     def note_sent(self, order: Order, last: Ready, now: int, degraded: bool, data_age_ns: int | None) -> None:
         """An engine sends an order; `last` is the quote that decided."""

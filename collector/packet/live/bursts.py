@@ -86,21 +86,24 @@ class BurstWatch:
         if not self._held or cut <= self._closed_ns:
             return []
         joined = [np.concatenate(columns) for columns in zip(*self._held, strict=True)]
-        ready = joined[0] < cut
         self._held = []
         self._count = 0
-        if not ready.all():
+        if int(joined[0].max()) >= cut:
+            ready = joined[0] < cut
             rest = tuple(column[~ready] for column in joined)
             self._held = [rest]  # type: ignore[list-item] # the dtypes stay
             self._count = len(rest[0])
             joined = [column[ready] for column in joined]
-        late = joined[0] < self._closed_ns
-        if late.any():
+        if len(joined[0]) and int(joined[0].min()) < self._closed_ns:
+            late = joined[0] < self._closed_ns
             self.late += int(np.count_nonzero(late))
             joined = [column[~late] for column in joined]
         self._closed_ns = cut
         found: list[Burst] = []
         ts_ns, size, row, outgoing, dscp = joined
+        out = int(np.count_nonzero(outgoing))
+        if len(outgoing) and out in (0, len(outgoing)):  # one direction: nothing to part
+            return self._judge(bool(out), ts_ns, size, row, dscp)
         for side in (False, True):
             mine = np.flatnonzero(outgoing == side)
             if len(mine):

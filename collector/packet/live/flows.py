@@ -228,16 +228,38 @@ class LiveFlows:
         return FlowEnds(texts[side], ports[side], texts[1 - side], ports[1 - side], int(entry["protocol"]))
 
     def _count_rows(self, row: Ints, length: Ints, ts_ns: Ints, out: NDArray[np.bool_], ttl: Ints, dscp: Ints) -> None:
+        if (row == row[0]).all():
+            self._count_one(int(row[0]), length, ts_ns, out)
+            self._look_at(row, ttl, dscp)
+            return
         rows = 2 * self._count
         self._packets[:rows] += np.bincount(row, minlength=rows)
         self._bytes[:rows] += np.bincount(row, weights=length, minlength=rows).astype(np.int64)
         # Times rise within a ring but for clock steps; the last assignment to a row stays.
         last = self._last
         last[row] = ts_ns
-        backwards = row[::-1]
-        self._first[backwards] = np.minimum(self._first[backwards], ts_ns[::-1])
+        first = self._first[row]
+        if (ts_ns < first).any():
+            backwards = row[::-1]
+            self._first[backwards] = np.minimum(first[::-1], ts_ns[::-1])
         if out.any():
             self._out[:rows] += np.bincount(row[out], minlength=rows)
+        self._look_at(row, ttl, dscp)
+
+    def _count_one(self, row: int, length: Ints, ts_ns: Ints, out: NDArray[np.bool_]) -> None:
+        """The same for packets of one row, as a feed's are."""
+        self._packets[row] += len(length)
+        self._bytes[row] += int(length.sum())
+        self._out[row] += int(np.count_nonzero(out))
+        self._last[row] = ts_ns[-1]
+        self._first[row] = min(int(self._first[row]), int(ts_ns.min()))
+
+    def _look_at(self, row: Ints, ttl: Ints, dscp: Ints) -> None:
+        # A packet that looks as the last one of its row changes no extreme.
+        look = (ttl << 8 | dscp).astype(np.int32)
+        if (look == self._look[row]).all():
+            return
+        self._look[row] = look
         low, high, dscp_low, dscp_high = self._seen
         if (ttl < low[row]).any() or (ttl > high[row]).any():
             np.minimum.at(low, row, ttl.astype(np.int16))
@@ -302,6 +324,7 @@ class LiveFlows:
         self._last: Ints = np.zeros(rows, dtype=np.int64)
         self._seen: NDArray[np.int16] = np.empty((4, rows), dtype=np.int16)
         self._seen[[0, 2]], self._seen[[1, 3]] = 256, -1
+        self._look: NDArray[np.int32] = np.full(rows, -1, dtype=np.int32)
 
     def _grow(self) -> None:
         more = min(2 * len(self._flows), self._most) - len(self._flows)
@@ -315,6 +338,7 @@ class LiveFlows:
         fresh = np.empty((4, 2 * more), dtype=np.int16)
         fresh[[0, 2]], fresh[[1, 3]] = 256, -1
         self._seen = np.concatenate([self._seen, fresh], axis=1)
+        self._look = np.concatenate([self._look, np.full(2 * more, -1, dtype=np.int32)])
         self._settled = np.concatenate([self._settled, np.full((2 * more, 2), -1, dtype=np.int16)])
 
     def _keep(self, kept: Ints) -> None:

@@ -26,6 +26,7 @@ from collector.packet.live.bursts import WIDTHS_NS, BurstWatch
 from collector.packet.live.flows import LiveFlows
 from collector.packet.live.holders import Holders
 from collector.packet.live.keeper import Keeper
+from collector.packet.live.line_tap import LineTap
 from collector.packet.live.report import flow_columns, gauges, route_changes
 from collector.packet.live.ring import NEW_GROUP, PacketRing, link_bits_s, link_type
 from collector.packet.live.settings import KeyRule, PacketSettings
@@ -62,15 +63,27 @@ class PacketSource:
         self._taps: list[Tap] = []
         self._speeds: dict[str, int | None] = {}
         self._stamp_labels: dict[tuple[str, int], int] = {}
+        self._lines: list[LineTap] = []
         self._folder: Path | None = None
         self._keeper: Keeper | None = None
         self._period_start_ns = 0
         self._reported_mono_ns = 0
         self._short = 0
+        self._left = Poll()  # of a period that ended with the tap
 
     def use_folder(self, folder: Path) -> None:
         """Where the buffer and the captures go: the agent's folder."""
         self._folder = folder
+
+    def line(self, tap: str, address: str, port: int, most_bytes: int) -> LineTap:
+        """Have the tap set aside what comes for an address and port. Raises LookupError naming the taps there are."""
+        names = [self._settings.taps.get(one, one) for one in self._settings.interfaces]
+        if tap not in names:
+            raise LookupError(f"the packet collector has no tap {tap!r}; it has {', '.join(names) or 'none'}")
+        made = LineTap(tap, address, port, most_bytes, self._settings.snap - 46)
+        self._lines = [*(line for line in self._lines if not line.closed), made]
+        self._lead_lines()
+        return made
 
     def start(self, positions: Mapping[str, int]) -> Availability:  # noqa: ARG002 - a live source has no place to resume
         """Open a ring on each interface. An interface that cannot be tapped leaves the others working."""
@@ -85,6 +98,7 @@ class PacketSource:
                 problems.append(_why(interface, error, self._settings))
         if not self._taps:
             return Availability("unavailable", "; ".join(dict.fromkeys(problems)))
+        self._lead_lines()
         for tap in self._taps:
             problems += tap.hardware_problems()
             if self._speeds[tap.interface] is None and not self._settings.bursts.bytes_100us:
@@ -104,8 +118,9 @@ class PacketSource:
         due = clock.monotonic_ns - self._reported_mono_ns >= self._report_ns
         for tap in self._taps if due and self._reported_mono_ns else ():
             if tap.rings[0].is_gone():
+                self._report(self._left, clock)  # what was counted goes with the next poll
                 raise OSError(f"the interface {tap.interface} is gone")
-        poll = Poll()
+        poll, self._left = self._left, Poll()
         found = Found()
         recorder = self._keeper.recorder if self._keeper else None
         settled_ns = clock.realtime_ns - (self._settings.retire_ms + _LATE_MS) * _MS
@@ -138,6 +153,15 @@ class PacketSource:
         poll.columns += [labels for labels in (self._labels.take(), of_bursts.take()) if labels is not None]
         return poll
 
+    def rest(self, clock: ClockReading) -> Poll:
+        """What the rings still have, and the flows of the period that has begun."""
+        poll = self.poll(clock)
+        if clock.monotonic_ns > self._reported_mono_ns:
+            self._report(poll, clock)
+            labels = self._labels.take()
+            poll.columns += [] if labels is None else [labels]
+        return poll
+
     def trigger(self, trigger: Trigger) -> None:
         """Keep a capture, as `collector.packet.live.trigger.request_capture` asks from outside.
 
@@ -156,6 +180,12 @@ class PacketSource:
             tap.close()
         self._taps = []
         self._reported_mono_ns = 0
+
+    def _lead_lines(self) -> None:
+        for tap in self._taps:
+            tap.lines = [line for line in self._lines if line.tap == tap.name and not line.closed]
+            for line in tap.lines:
+                line.open = True
 
     def _make_rules(self) -> list[str]:
         rules: list[KeyRule | DecoderRule] = []

@@ -11,6 +11,7 @@ from collector.packet.headers import Headers, parse
 from collector.packet.link import Reason
 from collector.packet.live.bursts import BurstWatch
 from collector.packet.live.flows import LiveFlows
+from collector.packet.live.line_tap import LineTap
 from collector.packet.live.recorder import Recorder
 from collector.packet.live.ring import PacketRing
 from collector.packet.live.tap_stamps import Found, Rules, stamp
@@ -58,6 +59,7 @@ class Tap:
         self.tcp = tcp
         self.bursts = bursts
         self.counts = TapCounts()
+        self.lines: list[LineTap] = []  # of feeds that are followed on this tap
 
     @property
     def interface(self) -> str:
@@ -73,6 +75,8 @@ class Tap:
                 self._count(live, headers)
                 if len(headers.tcp.index):
                     rows.append(_tcp_rows(live, headers))
+                for line in self.lines:
+                    line.offer(live, headers)
                 if rules:
                     stamp(found, self.name, live, headers, rules)
                 if recorder is not None:
@@ -114,6 +118,8 @@ class Tap:
             dropped += statistics.drops
             self.counts.freezes += statistics.freezes
         self.counts.dropped += dropped
+        for line in self.lines:
+            line.ring_lost += dropped
         return dropped
 
     def hardware_problems(self) -> list[str]:
@@ -124,6 +130,8 @@ class Tap:
         """Close the rings."""
         for ring in self.rings:
             ring.close()
+        for line in self.lines:
+            line.open = False
 
 
 def _tcp_rows(live: LiveBlock, headers: Headers) -> TcpRows:

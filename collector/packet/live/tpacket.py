@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from collector.packet.block import LARGEST_RECORD, Block, LinkType, rows_at
+from collector.packet.block import LARGEST_RECORD, Block, LinkType, rows_at, same
 
 HEADER = 48  # of a block, and of a packet up to its sockaddr_ll
 PACKET_HEADER = HEADER + 20
@@ -92,31 +92,43 @@ def read_records(
     count = len(at)
     if not count:
         return _empty(data)
-    head = rows_at(data, at, _ROW)
-    words = head.view("<u4")
+    # The packet's first bytes come along, where they begin at the same place in every record: memory is read once.
+    mac = int(data[at[0] + 24 : at[0] + 26].view("<u2")[0])
+    width = (mac + SLACK) // 8 * 8
+    together = PACKET_HEADER <= mac <= 2 * PACKET_HEADER and int(at.max()) + width <= len(data)
+    head = rows_at(data, at, width if together else _ROW)
+    words = head[:, :_ROW].view("<u4")
     status = words[:, 5]
     tagged = (status & np.uint32(VLAN_VALID)) != 0
-    vlan = np.full(count, -1, dtype=np.int32)
-    tpid = np.full(count, 0x8100, dtype=np.uint16)
+    vlan, tpid = same(-1, count, np.int32), same(0x8100, count, np.uint16)
     if tagged.any():
+        vlan, tpid = vlan.copy(), tpid.copy()
         vlan[tagged] = words[tagged, 8] & 0xFFFF
         told = tagged & ((status & np.uint32(VLAN_TPID_VALID)) != 0)
         tpid[told] = words[told, 9] & 0xFFFF
     ts_ns = words[:, 1].astype(np.int64)
     ts_ns *= _NS
     ts_ns += words[:, 2]
-    offset, caplen = at + (words[:, 6] & np.uint32(0xFFFF)), words[:, 3].astype(np.int64)
-    ends = np.repeat([block.end for block in records], [len(block.at) for block in records])
-    if int(caplen.max()) > LARGEST_RECORD or (offset + caplen > ends).any():
+    place = words[:, 6] & np.uint32(0xFFFF)
+    heads = head[:, mac:] if together and (place == mac).all() else None
+    offset, caplen = at + place, words[:, 3].astype(np.int64)
+    if int(caplen.max()) > LARGEST_RECORD:
         raise BlockError("a packet reaches beyond its block")
+    behind, low = offset + caplen, 0
+    for one in records:
+        high = low + len(one.at)
+        if high > low and int(behind[low:high].max()) > one.end:
+            raise BlockError("a packet reaches beyond its block")
+        low = high
     block = Block(
         data=data,
         offset=offset,
         caplen=caplen,
         origlen=words[:, 4].astype(np.int64),
         ts_ns=ts_ns,
-        link=np.full(count, link, dtype=np.uint16),
-        interface=np.full(count, interface, dtype=np.uint16),
+        link=same(link, count, np.uint16),
+        interface=same(interface, count, np.uint16),
+        _heads=heads,
     )
     return LiveBlock(block, head[:, 58] == OUTGOING, (status & np.uint32(TS_RAW_HARDWARE)) != 0, vlan, tpid)
 

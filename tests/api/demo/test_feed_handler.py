@@ -19,6 +19,17 @@ def test_the_first_copy_counts() -> None:
     assert (follow.missed, follow.repeated) == (0, 5)
 
 
+def test_a_copy_that_will_not_go_on_is_known() -> None:
+    follow = Arbiter()
+    assert not follow.knows(b"b", 5)
+    fresh(follow, 5, 1, session=b"b")
+    fresh(follow, 7, 1, session=b"b")
+    known = {number: follow.knows(b"b", number) for number in (4, 5, 6, 7, 8)}
+    assert known == {4: True, 5: True, 6: False, 7: True, 8: False}
+    assert follow.knows(b"a", 900)  # of the session before
+    assert not follow.knows(b"c", 1)
+
+
 def test_what_one_line_loses_the_other_brings_in_order() -> None:
     follow = Arbiter()
     assert fresh(follow, 1, 2) == [1, 2]

@@ -1,7 +1,9 @@
 """The four programs over real sockets, read back from the probe's rings."""
 
+import itertools
 import os
 import signal
+import socket
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -10,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from api.demo.kernel_stamps import kernel_stamps
+from api.demo.place import Place
 from api.demo.programs import Load, configuration, order_path
 from api.up.supervisor import Supervisor, pids
 from collector.clock import HostClock
@@ -19,6 +23,7 @@ from collector.settings import read_toml
 from collector.sources.probe import ProbeSource
 from tests.whole_path import environment
 
+SLACK_NS = 1_000_000  # the kernel's times are converted with a bracket of the two clocks
 Stamps = dict[int, dict[str, list[tuple[int, int, int]]]]  # key -> point@service -> (time, outcome, depth)
 
 
@@ -109,6 +114,33 @@ def test_the_points_of_an_order_are_passed_in_order(path: OrderPath) -> None:
     for places in whole:
         times = [places[place][0][0] for place in way]
         assert times == sorted(times)
+
+
+def test_the_kernel_stamps_the_first_copy_of_a_quote_and_every_order_that_leaves(path: OrderPath) -> None:
+    """Dead programs cost some; what is there is in order, and never twice."""
+    quotes = [places for places in path.stamps.values() if "app_ingress@engine" in places]
+    heard = [places for places in quotes if "kernel_rx@engine" in places]
+    assert len(heard) > 0.95 * len(quotes) > 100
+    for places in heard:
+        ((came_ns, _, _),) = places["kernel_rx@engine"]
+        assert places["app_egress@feed"][0][0] - SLACK_NS <= came_ns <= places["app_ingress@engine"][0][0] + SLACK_NS
+    sent = [places for places in path.stamps.values() if "app_ingress@venue" in places]
+    way = ("app_egress@gateway", "qdisc_tx@gateway", "driver_tx@gateway", "acked@gateway")
+    stamped = [places for places in sent if set(way) <= set(places)]
+    assert len(stamped) > 0.8 * len(sent) > 100
+    for places in stamped:
+        assert all(len(places[place]) == 1 for place in way)
+        times = [places[place][0][0] for place in way]
+        assert all(after - before > -SLACK_NS for before, after in itertools.pairwise(times))
+
+
+def test_a_socket_without_kernel_stamps_says_why_and_works_all_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    closed = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    closed.close()
+    assert kernel_stamps(Place("engine", "engine", tmp_path), closed, "feed", "line a") is None
+    assert "line a: no kernel stamps, SO_TIMESTAMPING was refused" in caplog.text
 
 
 def test_orders_are_accepted_and_rejected_for_reasons_of_their_own(path: OrderPath) -> None:

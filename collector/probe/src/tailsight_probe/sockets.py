@@ -94,10 +94,13 @@ class SocketStamps:
             sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPING, flags & ~_OPT_ID_TCP)
 
     def send(self, data: bytes, key: Any, address: Any = None) -> None:
-        """Send all of `data`, which is message `key` (or ends it), and remember it for its stamps."""
+        """Send all of `data`, which is message `key` (or ends it), and remember it for its stamps.
+
+        Key None: it is no message (a heartbeat), and is counted as sent only.
+        """
         size = len(data)
-        self._messages += 1
-        if self._messages % self._every:
+        self._messages += key is not None
+        if key is None or self._messages % self._every:
             self._write(data, address, None)
         else:
             self._remember(self._sent + size - 1 if self._stream else self._sent, key)
