@@ -105,6 +105,7 @@ import os, sys, time
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 open("/proc/self/comm", "w").write(sys.argv[1])
 if sys.argv[1] == "victim": os.nice(5)
+print("ready", flush=True)
 sys.stdin.readline()
 end = time.monotonic() + float(sys.argv[2])
 while time.monotonic() < end:
