@@ -75,6 +75,9 @@ class StageBudget(msgspec.Struct, frozen=True, kw_only=True):
 class Budget(msgspec.Struct, frozen=True, kw_only=True):
     """Budgets of all stages. `unmatched` stages of messages were left out, because their stamps are gone or changed.
 
+    `not_placed` are garbage collections of the stages' services that are known as sums over periods only: whatever of
+    them lay in a stage is in what remains, or, on a stopped thread, in what it was kept from working by.
+
     Shorter intervals than `threshold_ns` (the largest of any host) and the `intervals_lost` on the way in this time are
     in what remains.
     """
@@ -85,6 +88,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
     unmatched: int
     threshold_ns: int | None
     intervals_lost: int
+    not_placed: list[scheduler.Collections]
     stages: list[StageBudget]
 
 
@@ -209,8 +213,16 @@ def stage_budgets(
         unmatched=unmatched,
         threshold_ns=max((one.threshold_ns for one in how), default=None),
         intervals_lost=sum(one.records_lost for one in how),
+        not_placed=_not_placed(store, path, from_ns, to_ns),
         stages=stages,
     )
+
+
+def _not_placed(store: Store, path: Path, from_ns: int, to_ns: int) -> list[scheduler.Collections]:
+    """Sums of the services that the path names; of all where it names none."""
+    services = {end.service for stage in path.stages for end in (stage.start, stage.end)} - {""}
+    found = scheduler.collections(store, from_ns, to_ns)
+    return [one for one in found if not one.placed and (not services or one.service in services)]
 
 
 def chosen(

@@ -90,6 +90,23 @@ class NotObservable(msgspec.Struct, frozen=True, kw_only=True):
     periods: int
 
 
+class Collections(msgspec.Struct, frozen=True, kw_only=True):
+    """Garbage collections of a service: how many (null: not said), their sum, and the longest (null: not known).
+
+    `placed` ones are intervals, each on the thread that made it, and are in the budgets of stages. Others are sums over
+    periods that the program's runtime states (`mechanism` is the metric): they say how much time the program stood
+    still and not when, so that no stage can be charged with them.
+    """
+
+    host: str
+    service: str
+    mechanism: str
+    pauses: int | None
+    total_ns: int
+    max_ns: int | None
+    placed: bool
+
+
 MOST_BUCKETS = 8_192  # more than any delay needs
 _RANGE = (
     "ts >= fromUnixTimestamp64Nano({from_ns:Int64}, 'UTC') AND ts < fromUnixTimestamp64Nano({to_ns:Int64}, 'UTC') "
@@ -117,6 +134,13 @@ SELECT toString(host) AS host, toString(kind) AS kind, toString(culprit) AS culp
 FROM intervals WHERE {_RANGE} AND kind != 'run_queue_sum'
 GROUP BY host, kind, culprit ORDER BY total_ns DESC, host, kind, culprit LIMIT {{limit:UInt32}}
 """  # noqa: S608 - fixed text
+_PLACED = f"""
+SELECT toString(host) AS host, if(isValidJSON(text), JSONExtractString(text, 'service'), '') AS service,
+    count() AS pauses, sum(duration_ns) AS total_ns, max(duration_ns) AS max_ns
+FROM (SELECT host, label_set, duration_ns FROM intervals WHERE kind = 'gc' AND {_RANGE}) AS i
+LEFT JOIN (SELECT label_set, any(labels) AS text FROM label_sets GROUP BY label_set) AS sets USING label_set
+GROUP BY host, service ORDER BY total_ns DESC, host, service
+"""  # noqa: S608 - fixed text
 _READINGS = f"""
     SELECT name, host, service, label_set, value FROM gauges WHERE name IN {{names:Array(String)}} AND {_RANGE}
 """  # noqa: S608 - fixed text
@@ -136,6 +160,8 @@ COUNTERS = (
     "scheduler_irqs", "scheduler_irq_ns", "scheduler_softirqs", "scheduler_softirq_ns", "scheduler_pressure_ns",
     "scheduler_steal_ns", "scheduler_throttled", "scheduler_throttled_ns",
 )  # fmt: skip
+
+GC_CALLBACKS = "gc.callbacks"  # of Python, by the probe
 
 _QUALITY = ("scheduler_threshold_ns", "scheduler_coverage", "scheduler_records_lost")
 
@@ -203,6 +229,34 @@ def not_observable(store: Store, from_ns: int, to_ns: int, host: str = "") -> li
         for r in _gauges(store, ("scheduler_not_observable",), from_ns, to_ns, host)
         if _labels(r).get("thread", "").isdigit()
     ]
+
+
+def collections(store: Store, from_ns: int, to_ns: int, host: str = "") -> list[Collections]:
+    """Garbage collections that started, or whose period ended, in [from_ns, to_ns): most time first."""
+    params = {"from_ns": from_ns, "to_ns": to_ns, "host": host}
+    found = [
+        Collections(**row, mechanism=GC_CALLBACKS, placed=True)
+        for row in store.query(_PLACED, params).iter_rows(named=True)
+    ]
+    sums: dict[tuple[str, str, str], dict[str, float]] = {}
+    for row in _gauges(store, ("gc.pause_ns", "gc.pauses"), from_ns, to_ns, host):
+        of = (row["host"], row["service"], _labels(row).get("metric", ""))
+        each = sums.setdefault(of, {})
+        each[row["name"]] = each.get(row["name"], 0.0) + row["total"]
+    found += [
+        Collections(
+            host=of[0],
+            service=of[1],
+            mechanism=of[2],
+            pauses=round(each["gc.pauses"]) if "gc.pauses" in each else None,
+            total_ns=round(each["gc.pause_ns"]),
+            max_ns=None,
+            placed=False,
+        )
+        for of, each in sums.items()
+        if "gc.pause_ns" in each
+    ]
+    return sorted(found, key=lambda one: (-one.total_ns, one.host, one.service, one.mechanism))
 
 
 def _gauges(store: Store, names: Sequence[str], from_ns: int, to_ns: int, host: str) -> list[dict[str, Any]]:

@@ -45,6 +45,8 @@ def scheduler_view(found: Mapping[str, Any]) -> Iterator[Table | Text]:
             for c in _over_cpus(found["counters"])
         ]
         yield plain_table("Sums", ("what", "of", "labels", "sum"), sums)
+    if found["collections"]:
+        yield _collections("Garbage collections", found["collections"])
     for one in found["mechanisms"]:
         covered = ", ".join(f"{event} {share(value)}" for event, value in one["coverage"].items()) or "unknown"
         yield Text(
@@ -61,6 +63,22 @@ def scheduler_view(found: Mapping[str, Any]) -> Iterator[Table | Text]:
             "which is not a delay of zero",
             style="yellow",
         )
+
+
+def _collections(title: str, rows: Iterable[Mapping[str, Any]]) -> Table:
+    body = [
+        (
+            row["service"] or "(unknown)",
+            row["host"],
+            row["mechanism"],
+            "-" if row["pauses"] is None else count(row["pauses"]),
+            duration(row["total_ns"]),
+            "-" if row["max_ns"] is None else duration(row["max_ns"]),
+            "each, in budgets" if row["placed"] else "sums of periods, in no budget",
+        )
+        for row in rows
+    ]
+    return plain_table(title, ("service", "on", "by", "pauses", "sum", "longest", "known"), body)
 
 
 def _over_cpus(counters: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -88,6 +106,8 @@ def budget_view(found: Mapping[str, Any]) -> Iterator[Table | Text]:
         ]
     title = f"{found['path']}: {count(found['messages'])} messages ({found['pick']})"
     yield plain_table(title, ("stage", "messages", "sum", "kept from working"), body)
+    if found["not_placed"]:
+        yield _collections("Garbage collections that no stage is charged with", found["not_placed"])
     unknown = sum(stage["unknown"] for stage in found["stages"])
     if unknown:
         yield Text(f"{count(unknown)} stages lie on hosts that nobody measured: unknown, not zero", style="yellow")

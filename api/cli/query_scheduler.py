@@ -157,9 +157,10 @@ def scheduler(
         unseen = plain(analysis.not_observable(store, from_ns, to_ns, host))
         guilty = plain(analysis.culprits(store, from_ns=from_ns, to_ns=to_ns, host=host, limit=culprits))
         sums = plain(analysis.counters(store, from_ns, to_ns, host))
+        collected = plain(analysis.collections(store, from_ns, to_ns, host))
     value = {
         "per": per, **range_fields(from_ns, to_ns), "mechanisms": how, "not_observable": unseen, "culprits": guilty,
-        "counters": sums, "delays": rows,
+        "counters": sums, "collections": collected, "delays": rows,
     }  # fmt: skip
 
     def show(console: Console) -> None:
@@ -168,7 +169,7 @@ def scheduler(
         for part in scheduler_view(value):
             console.print(part)
 
-    return Answer(value, show, Code.OK if rows or how else Code.FINDING)
+    return Answer(value, show, Code.OK if rows or how or collected else Code.FINDING)
 
 
 @command(

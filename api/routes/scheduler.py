@@ -102,6 +102,22 @@ class NotObservable(Answer):
     periods: int = Field(description="In how many report periods.")
 
 
+class Collections(Answer):
+    """Garbage collections of a service."""
+
+    host: str = Field(description="The host.")
+    service: str = Field(description="The service.")
+    mechanism: str = Field(
+        description="`gc.callbacks` (the probe), or the metric of the program's runtime.", examples=["jvm.gc.duration"]
+    )
+    pauses: int | None = Field(description="How many; null where the metric does not say.")
+    total_ns: int = Field(description="Their sum.")
+    max_ns: int | None = Field(description="The longest; null where only sums are known.")
+    placed: bool = Field(
+        description="Whether each has a time and a thread, and so a place in budgets; else sums over periods."
+    )
+
+
 class Scheduler(Span):
     """What the scheduler did to threads."""
 
@@ -113,6 +129,7 @@ class Scheduler(Span):
     counters: list[Counter] = Field(
         description="Migrations, blocked and stolen time, interrupts, pressure, steal, throttling."
     )
+    collections: list[Collections] = Field(description="Garbage collections, most time first.")
     delays: list[Delays] = Field(description="By host, service, CPU, thread and kind.")
 
 
@@ -138,6 +155,9 @@ class Budget(Span):
     unmatched: int = Field(description="Stages left out because their stamps are gone or changed.")
     threshold_ns: int | None = Field(description="Shorter intervals are in what remains; null where nobody measured.")
     intervals_lost: int = Field(description="Intervals that were not delivered in this time: they are in what remains.")
+    not_placed: list[Collections] = Field(
+        description="Garbage collections of the stages' services that only sums are known of: in no stage's `kinds`."
+    )
     completeness: Completeness = Field(description="What the answer is built on.")
     stages: list[StageBudget] = Field(description="In the path's order; empty without messages.")
 
@@ -206,5 +226,6 @@ def listed(
             plain(one) for one in analysis.culprits(store, from_ns=start, to_ns=end, host=host, limit=culprits)
         ],
         "counters": [plain(one) for one in analysis.counters(store, start, end, host)],
+        "collections": [plain(one) for one in analysis.collections(store, start, end, host)],
     }
     return answer(request, format_, "delays", bounded(state, [plain(row) for row in rows]), about, _DELAYS)

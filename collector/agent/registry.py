@@ -134,6 +134,12 @@ def _prometheus(settings: AgentSettings, host: str, clock: HostClock) -> Source:
     return PrometheusSource(host, settings.prometheus)
 
 
+def _lines(settings: AgentSettings, host: str, clock: HostClock) -> Source:  # noqa: ARG001 - one signature for all
+    from collector.lines.source import LinesSource
+
+    return LinesSource(host, settings.lines)
+
+
 def _clock(settings: AgentSettings, host: str, clock: HostClock) -> Source:
     return ClockSource(clock, host, settings.clock_s)
 
@@ -149,6 +155,7 @@ REGISTRY: Mapping[str, Callable[[AgentSettings, str, HostClock], Source]] = {
     "nic": _nic,
     "host": _host,
     "prometheus": _prometheus,
+    "lines": _lines,
 }
 
 

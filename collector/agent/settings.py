@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from collector.clocks.settings import ClockSettings
 from collector.feeds.settings import FeedsSettings
 from collector.host.settings import HostSettings
+from collector.lines.settings import LinesSettings
 from collector.nic.settings import NicSettings
 from collector.otlp.settings import OtlpSettings
 from collector.packet.live.settings import PacketSettings
@@ -45,6 +46,7 @@ class AgentSettings(Section, frozen=True, kw_only=True):
     feeds: FeedsSettings = FeedsSettings()  # of the collector of that name
     otlp: OtlpSettings = OtlpSettings()  # of the collector of that name
     prometheus: PrometheusSettings = PrometheusSettings()
+    lines: LinesSettings = LinesSettings()  # of the collector of that name
     # Of each collector's spool, see collector.spool.settings.
     durability: str = "fsync"
     when_full: str = "block"  # block | drop_oldest | drop_newest
@@ -75,7 +77,7 @@ class AgentSettings(Section, frozen=True, kw_only=True):
         self.spool().validate()
         if len(self.host_name) > 255 or any(c.isspace() or c == "@" for c in self.host_name):
             raise ConfigError("host_name", f"{self.host_name!r} must have at most 255 characters, no blanks and no @")
-        for name in ("clock", "feeds", "host", "nic", "otlp", "packet", "prometheus", "scheduler"):
+        for name in ("clock", "feeds", "host", "lines", "nic", "otlp", "packet", "prometheus", "scheduler"):
             try:
                 getattr(self, name).validate()
             except ConfigError as error:

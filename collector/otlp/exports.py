@@ -18,7 +18,7 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as traces
 from collector.otlp.intake import Budget, BusyError, Intake
 from collector.otlp.logs import LogMapper
 from collector.otlp.metrics import MetricMapper
-from collector.otlp.ndjson import event_rows
+from collector.otlp.ndjson import Said, event_rows
 from collector.otlp.rows import LabelSets, Rows, Times
 from collector.otlp.settings import OtlpSettings
 from collector.otlp.spans import SpanMapper
@@ -103,7 +103,8 @@ class Exports:
 
     def lines(self, body: bytes) -> Taken:
         """Map and queue JSON lines. Raises as `export`."""
-        return self._queue(lambda now: event_rows(body, self._settings, self._times, self._host, now), len(body))
+        said = Said(self._host, attributes=self._settings.attributes)
+        return self._queue(lambda now: event_rows(body, said, self._times, now), len(body))
 
     def answer(self, signal: Signal, taken: Taken) -> Message:
         """The response of an export that is durable: with `partial_success` where something was wrong."""

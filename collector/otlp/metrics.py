@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -38,15 +39,28 @@ _GC_COUNT = {
 }  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a counter grew by, and in how long."""
+
+    by: float
+    ns: int
+
+    @property
+    def per_s(self) -> float:
+        """Its rate."""
+        return self.by * 1e9 / self.ns
+
+
 class Rates:
-    """Changes of counters per second: remembers the last point of every series, the most recent `limit` of them."""
+    """Changes of counters: remembers the last point of every series, the most recent `limit` of them."""
 
     def __init__(self, limit: int = _MAX_STREAMS) -> None:
         self._limit = limit
         self._last: OrderedDict[int, tuple[int, float, int]] = OrderedDict()
 
-    def cumulative(self, stream: int, ts_ns: int, value: float, start_ns: int) -> float | None:
-        """The rate since the last point. None for the first one, for one out of order, and after a restart that does
+    def cumulative(self, stream: int, ts_ns: int, value: float, start_ns: int) -> Change | None:
+        """The change since the last point. None for the first one, for one out of order, and after a restart that does
         not say when the counter began."""
         before = self._last.get(stream)
         if before is not None and ts_ns <= before[0]:
@@ -58,13 +72,13 @@ class Rates:
         if before is None:
             return None
         if value < before[1] or start_ns > before[0]:  # the counter began again at start_ns
-            return value * 1e9 / (ts_ns - start_ns) if before[0] <= start_ns < ts_ns else None
-        return (value - before[1]) * 1e9 / (ts_ns - before[0])
+            return Change(value, ts_ns - start_ns) if before[0] <= start_ns < ts_ns else None
+        return Change(value - before[1], ts_ns - before[0])
 
 
-def interval_rate(ts_ns: int, value: float, start_ns: int) -> float | None:
-    """The rate of a delta point over its own interval."""
-    return value * 1e9 / (ts_ns - start_ns) if 0 < start_ns < ts_ns else None
+def interval_change(ts_ns: int, value: float, start_ns: int) -> Change | None:
+    """What a delta point says of its own interval."""
+    return Change(value, ts_ns - start_ns) if 0 < start_ns < ts_ns else None
 
 
 class MetricMapper:
@@ -130,17 +144,17 @@ class MetricMapper:
         if total is None or not total.is_monotonic:
             return
         if total.aggregation_temporality == _DELTA:
-            rate = interval_rate(ts_ns, value, start_ns)
+            change = interval_change(ts_ns, value, start_ns)
         else:
-            rate = self._rates.cumulative(_stream(who, name, given), ts_ns, value, start_ns)
-        if rate is None:
+            change = self._rates.cumulative(_stream(who, name, given), ts_ns, value, start_ns)
+        if change is None:
             return
-        rows.add(GAUGES, ts_ns, f"{name}.rate", who.host, who.service, labels, rate)
+        rows.add(GAUGES, ts_ns, f"{name}.rate", who.host, who.service, labels, change.per_s)
         if name in _GC_TIME:
             unit_ns = 1.0 if name.endswith("_ns") else UNITS_NS.get(unit, 1e9)
-            rows.add(GAUGES, ts_ns, "gc.pause.share", who.host, who.service, labels, rate * unit_ns / 1e9)
+            self._collected("gc.pause", Change(change.by * unit_ns, change.ns), ts_ns, name, given, who, rows)
         elif name in _GC_COUNT:
-            rows.add(GAUGES, ts_ns, "gc.pauses.rate", who.host, who.service, labels, rate)
+            self._collected("gc.pauses", change, ts_ns, name, given, who, rows)
 
     def _histogram(self, point: Any, name: str, unit: str, temporality: int, who: Resource, rows: Rows) -> None:
         if temporality not in (_DELTA, _CUMULATIVE):
@@ -162,14 +176,26 @@ class MetricMapper:
             labels, layout, counts,
         )  # fmt: skip
         if name in _GC_TIME and total is not None:
-            for what, value, of in (("gc.pause.share", total / 1e9, "sum"), ("gc.pauses.rate", point.count, "count")):
-                rate = (
-                    self._rates.cumulative(hash64("metric", f"{stream}/{of}"), ts_ns, value, start_ns)
+            for what, value in (("gc.pause", total), ("gc.pauses", point.count)):
+                change = (
+                    self._rates.cumulative(hash64("metric", f"{stream}/{what}"), ts_ns, value, start_ns)
                     if cumulative
-                    else interval_rate(ts_ns, value, start_ns)
+                    else interval_change(ts_ns, value, start_ns)
                 )
-                if rate is not None:
-                    rows.add(GAUGES, ts_ns, what, who.host, who.service, labels, rate)
+                if change is not None:
+                    self._collected(what, change, ts_ns, name, given, who, rows)
+
+    def _collected(
+        self, what: str, change: Change, ts_ns: int, name: str, given: dict[str, Any], who: Resource, rows: Rows
+    ) -> None:
+        """Garbage collections of a period: its sum, with the metric that said so, and the share or rate."""
+        labels = self._series(given | {"metric": name}, who, rows)
+        if what == "gc.pause":
+            rows.add(GAUGES, ts_ns, "gc.pause_ns", who.host, who.service, labels, change.by)
+            rows.add(GAUGES, ts_ns, "gc.pause.share", who.host, who.service, labels, change.by / change.ns)
+        else:
+            rows.add(GAUGES, ts_ns, "gc.pauses", who.host, who.service, labels, change.by)
+            rows.add(GAUGES, ts_ns, "gc.pauses.rate", who.host, who.service, labels, change.per_s)
 
     def _series(self, given: dict[str, Any], who: Resource, rows: Rows) -> int:
         labels = {name[:100]: text_of(value)[:200] for name, value in given.items()}

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -14,35 +15,44 @@ import msgspec
 
 from collector.keys import key_of
 from collector.otlp.rows import MAX_BODY, RecordError, Rows, Times, attributes_json
-from collector.otlp.settings import OtlpSettings
 from collector.record import EVENTS
 
 _FIELDS = ("ts", "ts_ns", "key", "host", "service", "kind", "body")
 _NAME = 200
 
 
-def event_rows(body: bytes, settings: OtlpSettings, times: Times, host: str, now_ns: int) -> Rows:
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What holds for every line that does not say otherwise, and how many attributes a line may have."""
+
+    host: str
+    service: str = ""
+    kind: str = "event"
+    attributes: int = 128
+
+
+def event_rows(body: bytes, said: Said, times: Times, now_ns: int) -> Rows:
     """The events of some lines; a line that is wrong is rejected with its number, the others are taken."""
     rows = Rows()
     for number, line in enumerate(body.split(b"\n"), 1):
         if not line.strip():
             continue
         try:
-            _event(line, rows, settings, times, host, now_ns)
+            _event(line, rows, said, times, now_ns)
         except RecordError as error:
             rows.reject(f"line {number}: {error}")
     return rows
 
 
-def _event(line: bytes, rows: Rows, settings: OtlpSettings, times: Times, host: str, now_ns: int) -> None:
+def _event(line: bytes, rows: Rows, said: Said, times: Times, now_ns: int) -> None:
     try:
         given: Any = msgspec.json.decode(line)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise RecordError(f"not JSON: {error}"[:200]) from None
     if not isinstance(given, dict):
         raise RecordError("not a JSON object")
-    if len(given) > settings.attributes + len(_FIELDS):
-        raise RecordError(f"{len(given)} fields, at most {settings.attributes} are taken (attributes)")
+    if len(given) > said.attributes + len(_FIELDS):
+        raise RecordError(f"{len(given)} fields, at most {said.attributes} are taken (attributes)")
     ts_ns = times.check(_time(given, now_ns), now_ns, "ts")
     key = given.get("key", 0)
     if isinstance(key, str):
@@ -58,9 +68,9 @@ def _event(line: bytes, rows: Rows, settings: OtlpSettings, times: Times, host: 
         EVENTS,
         ts_ns,
         key,
-        _text(given, "host", host, _NAME),
-        _text(given, "service", "", _NAME),
-        _text(given, "kind", "event", _NAME),
+        _text(given, "host", said.host, _NAME),
+        _text(given, "service", said.service, _NAME),
+        _text(given, "kind", said.kind, _NAME),
         text,
         attributes_json(rest),
     )

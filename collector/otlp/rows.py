@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from collector.keys import hash64
-from collector.otlp.settings import OtlpSettings
 from collector.record import LABEL_SETS, Columns, Kind, Table
 from collector.settings import duration_ns
 
@@ -86,10 +85,22 @@ def columns_of(table: Table, rows: Sequence[tuple[Any, ...]]) -> Iterator[Column
         yield Columns(table, values, texts, nulls)
 
 
+class Ages(Protocol):
+    """Settings that say how far an event time may be from now, as durations."""
+
+    @property
+    def max_past(self) -> str:
+        """The oldest."""
+
+    @property
+    def max_future(self) -> str:
+        """The furthest ahead."""
+
+
 class Times:
     """Which event times are believed."""
 
-    def __init__(self, settings: OtlpSettings) -> None:
+    def __init__(self, settings: Ages) -> None:
         self._past_ns = duration_ns(settings.max_past, "max_past")
         self._future_ns = duration_ns(settings.max_future, "max_future")
 

@@ -79,9 +79,9 @@ class SampleMapper:
         rows.add(GAUGES, ts_ns, sample.name[:_NAME], of.host, of.service, labels, float(sample.value))
         if kind == "counter" or (kind == "summary" and "quantile" not in sample.labels):
             stream = _stream(of, sample.name, sample.labels)
-            rate = self._rates.cumulative(stream, ts_ns, float(sample.value), 0)
-            if rate is not None:
-                rows.add(GAUGES, ts_ns, f"{sample.name[:_NAME]}.rate", of.host, of.service, labels, rate)
+            change = self._rates.cumulative(stream, ts_ns, float(sample.value), 0)
+            if change is not None:
+                rows.add(GAUGES, ts_ns, f"{sample.name[:_NAME]}.rate", of.host, of.service, labels, change.per_s)
 
     def _histograms(self, name: str, samples: list[Sample], of: Scraped, rows: Rows) -> None:
         unit_ns = next((ns for suffix, ns in _TIME.items() if name.endswith(suffix)), None)

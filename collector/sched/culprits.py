@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from collector.keys import hash64
 from collector.record import INTERVALS, LABEL_SETS, Columns
 from collector.sched.irq_program import LOCAL_TIMER
-from collector.sched.layout import RecordKind
+from collector.sched.layout import UNKNOWN_PID, RecordKind
 
 KIND_TEXTS = {
     RecordKind.WOKEN: "run_queue",
@@ -63,7 +63,7 @@ class Intervals:
     The culprit of a wait after a wakeup is the thread that had the CPU last before: over a long wait there may have
     been others. `idle` means the CPU was free and the wait was waking it. A runnable thread that was taken off
     by nobody is `throttled`: a bandwidth limit did it. The culprit of a blocked time is who ended it, the
-    holder of a lock mostly; `interrupt` where a device or a timer did.
+    holder of a lock mostly; `interrupt` where a device or a timer did, `unknown` where that was not seen.
     """
 
     def __init__(self, host: str, labels: LabelSets, softirqs: dict[int, str], irq_name: Callable[[int], str]) -> None:
@@ -130,6 +130,8 @@ class Intervals:
             return "irq:timer" if by == LOCAL_TIMER else f"irq:{self._irq_name(by)}"
         if kind is RecordKind.SOFTIRQ:
             return f"softirq:{self._softirqs.get(by, by)}"
+        if by == UNKNOWN_PID:
+            return "unknown"
         if by == 0:
             return _NOBODY.get(kind, "interrupt")
         return services.get(by) or bytes(row["by_comm"]).decode(errors="replace")

@@ -86,6 +86,7 @@ class KernelPairs:
                 record_all=record_all,
                 threads_fd=thread_map.fd,
                 threads=threads,
+                interrupts=interrupts,
             )
             self.route = self._attach(shared, interrupts, route)
             if self.route != routes.TYPED:

@@ -13,6 +13,7 @@ import numpy as np
 from collector.sched.delay_buckets import BUCKETS
 
 SOFTIRQS = 16
+UNKNOWN_PID = 0xFFFF_FFFF  # in `by_pid`: nobody knows who
 
 
 class State(IntEnum):
@@ -54,7 +55,7 @@ SLOT = np.dtype(
         ("pid", "<u4"),
         ("state", "<u2"),
         ("cpu", "<u2"),  # where it last ran
-        ("by_pid", "<u4"),  # who took the CPU, for PREEMPTED
+        ("by_pid", "<u4"),  # who took the CPU, for PREEMPTED; who asked for the wakeup, for BLOCKED_*
         ("blocked", "<u4"),  # blocked phases that ended
         ("by_comm", "<u8", (2,)),
         ("delays", "<u4", (2,)),  # runnable phases that ended: woken, preempted

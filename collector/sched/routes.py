@@ -48,6 +48,7 @@ def typed(shared: Shared, interrupts: bool) -> tuple[list[int], list[int]]:
     tasks: Mapping[str, tuple[int, Mapping[str, int]]] = {
         # The tracepoint's arguments, and which of them is the task of a name's prefix.
         "sched_process_fork": (2, {"parent": 0, "child": 1}),
+        "sched_waking": (1, {"": 0}),
         "sched_wakeup": (1, {"": 0}),
         "sched_wakeup_new": (1, {"": 0}),
         "sched_switch": (4, {"prev": 1, "next": 2}),
@@ -92,6 +93,7 @@ ROUTES: Mapping[str, Route] = {TYPED: typed, RECORD: record}
 
 def _scheduling(shared: Shared, fields: Callable[[str], Fields]) -> Iterable[tuple[str, str, bytes]]:
     """Short name, tracepoint and code; the switch last, so that nothing is paired before wakeups are seen."""
+    yield "ts_waking", "sched_waking", runq_program.waking_program(fields("sched_waking"), shared)
     yield "ts_fork", "sched_process_fork", runq_program.fork_program(fields("sched_process_fork"), shared)
     yield "ts_wakeup", "sched_wakeup", runq_program.wakeup_program(fields("sched_wakeup"), shared, new=False)
     yield "ts_wakeup_new", "sched_wakeup_new", runq_program.wakeup_program(fields("sched_wakeup_new"), shared, new=True)

@@ -5,7 +5,9 @@ Question: how long did a thread wait for a CPU, and who had it? Between sched_wa
 that leaves the thread runnable, and the sched_switch that gives it a CPU. Pairs are matched in a table of one cache
 line per thread; each delay goes into a log-linear histogram that its CPU alone writes; those of observed threads above
 the threshold also go into the ring with who ran instead. A wakeup also ends a sleep, which is counted by what the
-thread slept for; who woke it is in the record of those that did not sleep of their own will.
+thread slept for; who woke it is in the record of those that did not sleep of their own will. That is taken from
+sched_waking, which is raised where the wakeup is asked for: one CPU may hand the wakeup itself to another, where
+somebody else, or nobody, is current.
 
 A program on a tracepoint must return 1: 0 would hide the event from every other perf user of the machine.
 
@@ -19,7 +21,7 @@ from dataclasses import dataclass
 
 from collector.sched.bpf_asm import R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, R10, Assembler
 from collector.sched.delay_buckets import BUCKETS, MAX_EXPONENT, SUB_BUCKETS
-from collector.sched.event_fields import Fields
+from collector.sched.event_fields import Fields, Numbers
 from collector.sched.layout import (
     BLOCKED_STATES,
     CPU_HEADER,
@@ -27,6 +29,7 @@ from collector.sched.layout import (
     RECORD,
     SLOT,
     THREAD,
+    UNKNOWN_PID,
     WATCH,
     State,
     cpu_dtype,
@@ -37,6 +40,7 @@ _KTIME_GET_NS, _GET_CPU, _RINGBUF_OUTPUT = 5, 8, 130
 _GET_CURRENT_PID_TGID, _GET_CURRENT_COMM = 14, 16
 _RINGBUF_NO_WAKEUP = 1  # the collector polls, so the kernel need not send itself an interrupt per record
 _SLOT_SHIFT, _WATCH_SHIFT = SLOT.itemsize.bit_length() - 1, WATCH.itemsize.bit_length() - 1  # both powers of two
+_UNKNOWN = UNKNOWN_PID - (1 << 32)  # as an immediate, which has a sign
 _RECORD_AT = -RECORD.itemsize
 _GROUP_AT = _RECORD_AT + offset(RECORD, "group")
 _PLACE_AT = _RECORD_AT - 8  # on the stack, beside the record
@@ -58,6 +62,7 @@ class Shared:
     record_all: bool  # records for group 0 too
     threads_fd: int
     threads: int  # how many observed threads have histograms of their own
+    interrupts: bool  # whether the programs on interrupts run beside these
 
     @property
     def cpu_bytes(self) -> int:
@@ -199,12 +204,34 @@ def _count_blocked(asm: Assembler, fields: Fields, shared: Shared) -> None:
     for half in (0, 8):
         fields.load_comm(asm, R0, "comm", half)
         asm.store(8, R10, _record("comm") + half, R0)
-    asm.mov(R1, R10).alu("+", R1, _record("by_comm")).mov(R2, 16).call(_GET_CURRENT_COMM)
-    asm.call(_GET_CURRENT_PID_TGID).mov32(R0, R0)
+    asm.load(4, R0, R9, _slot("by_pid")).store(4, R10, _record("by_pid"), R0)
+    for half in (0, 8):
+        asm.load(8, R0, R9, _slot("by_comm") + half).store(8, R10, _record("by_comm") + half, R0)
+    send_record(asm, shared)
+
+
+def waking_program(fields: Numbers, shared: Shared) -> bytes:
+    """Somebody asks that a thread be woken: remember who, for sleeps that become records. All others cost nothing."""
+    asm = Assembler()
+    asm.mov(R6, R1)
+    fields.load(asm, R1, "pid")
+    find_slot(asm, shared, R1)
+    asm.load(4, R2, R9, _slot("pid")).jump("!=", R2, R1, "out")
+    asm.load(2, R8, R9, _slot("state")).mov(R2, R8).alu("-", R2, State.BLOCKED_UNINTERRUPTIBLE)
+    asm.jump(">=", R2, State.BLOCKED_OTHER - State.BLOCKED_UNINTERRUPTIBLE, "out")
+    asm.call(_GET_CPU).jump(">=", R0, shared.cpus, "out")
+    asm.alu("*", R0, shared.cpu_bytes).load_value(R7, shared.cpus_fd).alu("+", R7, R0)
     # A wakeup from an interrupt is nobody's: whoever was running has nothing to do with it.
     asm.load(8, R1, R7, _header("irq_t_ns")).load(8, R2, R7, _header("softirq_t_ns")).alu("|", R1, R2)
-    asm.jump("==", R1, 0, "by a thread").mov(R0, 0).label("by a thread").store(4, R10, _record("by_pid"), R0)
-    send_record(asm, shared)
+    asm.jump("==", R1, 0, "thread").store(4, R9, _slot("by_pid"), 0).goto("out").label("thread")
+    if not shared.interrupts:
+        # Nobody says whether this is an interrupt, as the end of I/O mostly is: better no name than a wrong one.
+        asm.jump("==", R8, State.BLOCKED_IO, "out")
+    asm.mov(R1, R10).alu("+", R1, _record("by_comm")).mov(R2, 16).call(_GET_CURRENT_COMM)
+    for half in (0, 8):
+        asm.load(8, R0, R10, _record("by_comm") + half).store(8, R9, _slot("by_comm") + half, R0)
+    asm.call(_GET_CURRENT_PID_TGID).store(4, R9, _slot("by_pid"), R0)
+    return finish(asm)
 
 
 def switch_program(fields: Fields, shared: Shared) -> bytes:
@@ -302,7 +329,7 @@ def _begin_wait(asm: Assembler, shared: Shared, fields: Fields) -> None:
         fields.jump_unthrottled(asm, "out")
         asm.store(4, R9, _slot("by_pid"), 0)  # by nobody: a limit took the CPU
     asm.goto("out")
-    asm.label("blocked").store(2, R9, _slot("state"), R3)
+    asm.label("blocked").store(4, R9, _slot("by_pid"), _UNKNOWN).store(2, R9, _slot("state"), R3)
     if fields.splits_sleep:
         asm.jump("!=", R4, State.OBSERVED, "out").jump("==", R3, State.BLOCKED_OTHER, "out")
         fields.classify(asm, R9, _slot("state"), "out")

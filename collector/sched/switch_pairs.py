@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from collector.sched.layout import RECORD, RecordKind
+from collector.sched.layout import RECORD, UNKNOWN_PID, RecordKind
 from collector.sched.mechanism import Totals
 from collector.sched.switch_records import SwitchRecords
 from collector.sched.tally import Tally
@@ -48,8 +48,7 @@ class SwitchPairs:
         records["pid"], records["cpu"], records["kind"] = kept["tid"], kept["cpu"], RecordKind.PREEMPTED
         for tid in np.unique(kept["tid"]).tolist():
             records["comm"][kept["tid"] == tid] = _comm(tid)
-        records["by_comm"] = b"unknown"
-        records["by_pid"] = 0xFFFF_FFFF
+        records["by_pid"] = UNKNOWN_PID
         return records
 
     def totals(self) -> Totals:

@@ -100,6 +100,20 @@ def test_the_budget_of_stages_adds_up(store: Store) -> None:
     assert (none.messages, none.stages) == (0, [])
 
 
+def test_collections_known_as_sums_only_stand_beside_the_stages(store: Store) -> None:
+    measuring(store)
+    two_messages(store)
+    how = label_set(store, {"metric": "jvm.gc.duration"})
+    row = {"ts": HOUR, "name": "gc.pause_ns", "host": "a", "label_set": how, "value": 4e6}
+    put_rows(store, "gauges", [{**row, "service": "engine"}, {**row, "service": "elsewhere"}])
+    put_rows(store, "intervals", [interval(600, 100, "gc", "generation 2")])
+    found = budget.stage_budgets(store, PATH, from_ns=HOUR, to_ns=HOUR + S)
+    named = {end.service for stage in PATH.stages for end in (stage.start, stage.end)} - {""}
+    assert [one.service for one in found.not_placed] == (["engine"] if named else ["elsewhere", "engine"])
+    assert {one.total_ns for one in found.not_placed} == {4_000_000}
+    assert found.stages[0].kinds["gc"] == 100  # of the thread, at its time
+
+
 def test_a_stage_whose_stamps_are_gone_is_counted_not_guessed(store: Store) -> None:
     measuring(store)
     two_messages(store)

@@ -141,6 +141,38 @@ def test_culprits_come_by_the_time_they_took(store: Store) -> None:
     ]
 
 
+def test_garbage_collections_are_placed_or_sums_and_say_which(store: Store) -> None:
+    mine, jvm = label_set(store, {"generation": "2", "service": "engine"}), {"metric": "jvm.gc.duration"}
+    minor, major = label_set(store, {**jvm, "gc": "minor"}), label_set(store, {**jvm, "gc": "major"})
+    blank = {"host": "h", "label_set": mine, "thread": 5, "kind": "gc", "culprit": "generation 2"}
+    put_rows(
+        store,
+        "intervals",
+        [{**blank, "ts": HOUR + n, "duration_ns": 10 * (n + 1)} for n in range(3)]
+        + [{**blank, "ts": HOUR, "duration_ns": 5, "label_set": 0}, {**blank, "ts": HOUR - 1, "duration_ns": 999}],
+    )
+    put_rows(
+        store,
+        "gauges",
+        [
+            gauge("gc.pause_ns", 2e6, service="quotes", label_set=minor),
+            gauge("gc.pauses", 3, service="quotes", label_set=minor),
+            gauge("gc.pause_ns", 5e6, service="quotes", label_set=major),
+            gauge("gc.pauses", 1, service="quotes", label_set=major),
+            gauge("gc.pause_ns", 1e6, service="bare", label_set=label_set(store, {"metric": "go"})),
+            gauge("gc.pauses", 9, service="counted", label_set=label_set(store, {"metric": "cpython.gc.collections"})),
+        ],
+    )
+    found = scheduler.collections(store, HOUR, HOUR + 2 * S)
+    assert [(c.service, c.mechanism, c.pauses, c.total_ns, c.max_ns, c.placed) for c in found] == [
+        ("quotes", "jvm.gc.duration", 4, 7_000_000, None, False),
+        ("bare", "go", None, 1_000_000, None, False),
+        ("engine", "gc.callbacks", 3, 60, 30, True),
+        ("", "gc.callbacks", 1, 5, 5, True),
+    ]
+    assert scheduler.collections(store, HOUR, HOUR + 2 * S, "elsewhere") == []
+
+
 def test_cells_hold_every_count_in_texts_that_are_not_too_long() -> None:
     counts = np.zeros(BUCKETS, dtype=np.int64)
     counts[::7] = np.arange(len(counts[::7])) * 1000

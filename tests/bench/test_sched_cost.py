@@ -23,7 +23,7 @@ from tests.needs import program
 
 pytestmark = pytest.mark.bench
 
-BLOCKS = 21
+BLOCKS = int(os.environ.get("TAILSIGHT_BENCH_BLOCKS", "21"))
 TURNS = 50_000
 # The goal is 200 ns where a bare switch and wakeup take 1.0 us; elsewhere the same share of it.
 MAX_SHARE = 0.20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -37,7 +38,8 @@ def test_a_collection_is_an_interval_of_the_thread_that_made_it(
     assert row["kind"] == "gc"
     assert row["thread"] == threading.get_native_id()
     assert 0 < row["duration_ns"] <= after - row["ts_ns"]
-    assert reading.label_sets[row["label_set"]] == '{"generation":"2"}'
+    service = probe.stats()["service"]
+    assert json.loads(reading.label_sets[row["label_set"]]) == {"generation": "2", "service": service}
     assert [stamp["point"] for stamp in reading.stamps] == ["app_ingress", "app_egress"]
     assert reading.drops == {}
     stats = probe.stats()

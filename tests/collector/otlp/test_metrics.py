@@ -7,7 +7,7 @@ from typing import Any
 
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as metrics
 
-from collector.otlp.metrics import MetricMapper, Rates
+from collector.otlp.metrics import Change, MetricMapper, Rates
 from collector.otlp.rows import LabelSets, Rows, Times
 from collector.otlp.settings import OtlpSettings
 
@@ -59,11 +59,12 @@ def histogram(unit: str = "s", **point: Any) -> dict[str, Any]:
 def test_rates_of_counters_survive_resets_and_disorder() -> None:
     rates = Rates(limit=2)
     assert rates.cumulative(1, 10 * S, 5, 1) is None
-    assert rates.cumulative(1, 20 * S, 25, 1) == 2.0
+    assert rates.cumulative(1, 20 * S, 25, 1) == Change(20, 10 * S)
     assert rates.cumulative(1, 15 * S, 9, 1) is None, "out of order"
-    assert rates.cumulative(1, 30 * S, 4, 22 * S) == 0.5, "began again at 22 s"
+    assert rates.cumulative(1, 30 * S, 4, 22 * S) == Change(4, 8 * S), "began again at 22 s"
     assert rates.cumulative(1, 40 * S, 1, 1) is None, "fell, and does not say since when"
-    assert rates.cumulative(1, 50 * S, 11, 1) == 1.0
+    assert rates.cumulative(1, 50 * S, 11, 1) == Change(10, 10 * S)
+    assert Change(10, 20 * S).per_s == 0.5
     rates.cumulative(2, S, 1, 0)
     rates.cumulative(3, S, 1, 0)
     assert rates.cumulative(1, 60 * S, 21, 1) is None, "forgotten: there is room for two"
@@ -81,8 +82,9 @@ def test_counters_and_collections_become_gauges() -> None:
     )
     assert gauges(rows) == [
         ("dotnet.gc.pause.time", 1.0), ("orders", 6.0), ("orders.rate", 3.0), ("dotnet.gc.pause.time", 1.5),
-        ("dotnet.gc.pause.time.rate", 0.05), ("gc.pause.share", 0.05), ("dotnet.gc.collections", 1.0),
-        ("dotnet.gc.collections", 3.0), ("dotnet.gc.collections.rate", 0.2), ("gc.pauses.rate", 0.2), ("lag", 4.0),
+        ("dotnet.gc.pause.time.rate", 0.05), ("gc.pause_ns", 5e8), ("gc.pause.share", 0.05),
+        ("dotnet.gc.collections", 1.0), ("dotnet.gc.collections", 3.0), ("dotnet.gc.collections.rate", 0.2),
+        ("gc.pauses", 2.0), ("gc.pauses.rate", 0.2), ("lag", 4.0),
     ]  # fmt: skip
 
 

@@ -6,10 +6,13 @@ import itertools
 import json
 import math
 import re
+import signal
 import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +23,13 @@ from collector.sched.delay_buckets import bucket_bounds, quantile
 from collector.sched.kernel_pairs import KernelPairs
 from collector.sched.layout import RecordKind
 from collector.sched.perf_ring import MIN_COVERAGE, PerfRings
-from collector.sched.runq import DELAY
+from collector.sched.runq import DELAY, EVENT, pair, switch_events, wakeup_events
 from collector.sched.tracefs import ROOTS
 from tests.collector.sched.workloads import BUSY_BOX, PING_PONG, go, script
 from tests.needs import program
 
 QUANTILES = (0.5, 0.9, 0.99)
+TURNS = 300  # of each of six processes: 1,800 waits at least
 # runqlat.bt of bpftrace's tools, with both kinds of wait, for the threads of one program.
 RUNQLAT = """
 tracepoint:sched:sched_wakeup, tracepoint:sched:sched_wakeup_new { @since[args->pid] = nsecs; }
@@ -63,18 +67,20 @@ def test_percentiles_lie_within_one_power_of_two_of_bpftrace(kernel_pairs: Calla
     bpftrace = program("bpftrace", "bpftrace")
     pairs = kernel_pairs(interrupts=False)
     with subprocess.Popen(
-        [bpftrace, "-f", "json", "-e", RUNQLAT, "-c", f"{Path('/bin/sleep').resolve()} 4"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+        [bpftrace, "-f", "json", "-e", RUNQLAT], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as other:
-        time.sleep(1.5)  # bpftrace attaches
-        with script(BUSY_BOX, 2, 6) as box:
+        assert other.stdout is not None
+        for text in other.stdout:
+            if "attached_probes" in text:
+                break
+        time.sleep(0.5)  # it says so before it has
+        with script(BUSY_BOX, TURNS, 6) as box:
             pairs.observe({box.pid: 1})
             before = pairs.totals()
             go(box)
             box.wait(timeout=60)
             after = pairs.totals()
+        other.send_signal(signal.SIGINT)  # it prints what it has counted
         output, errors = other.communicate(timeout=60)
     found = [json.loads(text) for text in output.splitlines() if text.startswith("{")]
     histograms = [f["data"]["@ns"] for f in found if f.get("type") == "hist" and "@ns" in f["data"]]
@@ -88,16 +94,34 @@ def test_percentiles_lie_within_one_power_of_two_of_bpftrace(kernel_pairs: Calla
         assert abs(log2_quantile(ours, p) - log2_quantile(theirs, p)) <= 1, f"p{100 * p:g}"
 
 
-# perf must outlast the box on a slow machine too: what it does not see any more looks like waits that only we have.
-LASTING = ("--", "sleep", "7")
 # perf prints the kernel's own format, or with libtraceevent's plugin a prettier one.
 SWITCH_FIELDS = re.compile(r".* prev_pid=(\d+) .* prev_state=(\S+) ==> .* next_pid=(\d+) ")
 SWITCH_PRETTY = re.compile(r".*:(\d+) \[\d+\] (\S+) ==> .*:(\d+) \[\d+\]$")
 SAMPLE = re.compile(r"^\s*.*?\s+(\d+)/(\d+)\s+\[(\d+)\]\s+(\d+)\.(\d+):\s+sched:(\w+):\s+(.*)$")
 
 
-def perf_script_delays(perf: str, data: Path) -> list[tuple[int, int, int]]:
-    """A scalar state machine over `perf script`: (pid, end, delay), in ns."""
+@dataclass(frozen=True)
+class Seen:
+    """One event of `perf script`; a switch has all, a wakeup only the thread that `entering` is."""
+
+    t_ns: int
+    entering: int
+    leaving: int = -1
+    state: str = ""
+
+
+@dataclass(frozen=True)
+class Wait:
+    """One wait by the scalar state machine."""
+
+    pid: int
+    end_ns: int
+    delay_ns: int
+    preempted: bool
+
+
+def perf_script(perf: str, data: Path) -> list[Seen]:
+    """The events of a recording in order of time."""
     text = subprocess.run(
         [perf, "script", "-i", str(data), "--ns", "-F", "comm,pid,tid,cpu,time,event,trace"],
         check=True,
@@ -105,60 +129,111 @@ def perf_script_delays(perf: str, data: Path) -> list[tuple[int, int, int]]:
         text=True,
         timeout=120,
     ).stdout
-    rows = []
+    found = []
     for matched in filter(None, map(SAMPLE.match, text.splitlines())):
-        rows.append((int(matched[4]) * 10**9 + int(matched[5]), matched[6], matched[7]))
-    rows.sort(key=lambda row: row[0])
-    since: dict[int, int] = {}
-    delays: list[tuple[int, int, int]] = []
-    for t, event, trace in rows:
-        if event.startswith("sched_wakeup"):
+        t_ns, trace = int(matched[4]) * 10**9 + int(matched[5]), matched[7]
+        if matched[6].startswith("sched_wakeup"):
             pid = int(re.findall(r"\bpid=(\d+)|:(\d+) \[", trace)[0][0] or re.findall(r":(\d+) \[", trace)[0])
-            since.setdefault(pid, t)
+            found.append(Seen(t_ns, pid))
             continue
         switched = SWITCH_FIELDS.match(trace) or SWITCH_PRETTY.match(trace)
         assert switched is not None, trace
-        leaving, state, entering = int(switched[1]), switched[2], int(switched[3])
-        since.pop(leaving, None)
-        if state.startswith("R"):
-            since[leaving] = t
-        if entering and entering in since:
-            delays.append((entering, t, t - since.pop(entering)))
-    return delays
+        found.append(Seen(t_ns, int(switched[3]), int(switched[1]), switched[2]))
+    found.sort(key=lambda one: one.t_ns)
+    return found
+
+
+def waits_of(events: list[Seen]) -> list[Wait]:
+    """A scalar state machine: what it means to wait for a CPU, one event after the other."""
+    since: dict[int, tuple[int, bool]] = {}
+    running: set[int] = set()
+    waits: list[Wait] = []
+    for one in events:
+        if one.leaving < 0:
+            if one.entering not in running:  # woken before it slept: it does not wait
+                since.setdefault(one.entering, (one.t_ns, False))
+            continue
+        since.pop(one.leaving, None)
+        running.discard(one.leaving)
+        if one.state.startswith("R"):
+            since[one.leaving] = (one.t_ns, True)
+        running.add(one.entering)
+        if one.entering and one.entering in since:
+            began_ns, preempted = since.pop(one.entering)
+            waits.append(Wait(one.entering, one.t_ns, one.t_ns - began_ns, preempted))
+    return waits
+
+
+@contextmanager
+def perf_record(tmp_path: Path) -> Iterator[Path]:
+    """`perf record` of the scheduler's events on the whole machine; the file is whole behind the block."""
+    perf, data = program("perf", "linux-perf"), tmp_path / "perf.data"
+    events = "sched:sched_switch,sched:sched_wakeup,sched:sched_wakeup_new"
+    with subprocess.Popen(
+        [perf, "record", "-q", "-a", "-k", "mono", "-m", "4096", "-e", events, "-o", str(data)],
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as recorder:
+        time.sleep(0.7)
+        yield data
+        recorder.send_signal(signal.SIGINT)  # it writes what it has and ends
+        _, errors = recorder.communicate(timeout=60)
+    if recorder.returncode not in (0, -signal.SIGINT, 128 + signal.SIGINT):
+        pytest.skip(f"perf record does not work here: {errors[-300:]}")
+
+
+def paired(seen: list[Seen], size: int = 997) -> Counter[tuple[int, int, int, bool]]:
+    """The waits that the collector's own pairing finds in these records, in batches: (pid, end, delay, preempted)."""
+    found: Counter[tuple[int, int, int, bool]] = Counter()
+    open_ = np.zeros(0, dtype=EVENT)
+    for first in range(0, len(seen), size):
+        batch = seen[first : first + size]
+        switches, wakeups = [one for one in batch if one.leaving >= 0], [one for one in batch if one.leaving < 0]
+        blank = np.zeros(len(switches), dtype="S16")
+        column = lambda name, of: np.array([getattr(one, name) for one in of], dtype=np.int64)  # noqa: E731
+        state = np.array([{"R": 0, "R+": 0x100}.get(one.state, 1) for one in switches], dtype=np.int64)
+        leaving, entering = (column("leaving", switches), blank), (column("entering", switches), blank)
+        events = [
+            open_,
+            switch_events(column("t_ns", switches), leaving, state, entering, 0),
+            wakeup_events(column("t_ns", wakeups), column("entering", wakeups)),
+        ]
+        pairing = pair(np.concatenate(events))
+        open_ = pairing.open
+        names = ("pid", "end_ns", "delay_ns", "preempted")
+        found.update(zip(*(pairing.delays[name].tolist() for name in names), strict=True))
+    return found
 
 
 def test_the_perf_path_agrees_with_a_state_machine_over_perf_script(
     perf_rings: Callable[[], PerfRings], tmp_path: Path
 ) -> None:
-    perf = program("perf", "linux-perf")
-    events = "sched:sched_switch,sched:sched_wakeup,sched:sched_wakeup_new"
-    data = tmp_path / "perf.data"
-    with subprocess.Popen(
-        [perf, "record", "-q", "-a", "-k", "mono", "-m", "4096", "-e", events, "-o", str(data), *LASTING],
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as recorder:
-        time.sleep(0.7)
+    with perf_record(tmp_path) as data:
         rings = perf_rings()
         batches = []
-        with script(BUSY_BOX, 1.5, 6) as box:
+        with script(BUSY_BOX, TURNS, 6) as box:
             go(box)
             while box.poll() is None:
                 time.sleep(0.1)
                 batches.append(rings.delays())
         time.sleep(0.05)
         batches.append(rings.delays())
-        _, errors = recorder.communicate(timeout=60)
-    if recorder.returncode != 0:
-        pytest.skip(f"perf record does not work here: {errors[-300:]}")
     everything = np.concatenate([batch.delays for batch in batches])
     ours = everything[everything["comm"] == b"busybox"]
-    members = set(ours["pid"].tolist())
-    theirs = [row for row in perf_script_delays(perf, data) if row[0] in members]
     assert len(ours) > 1000
-    # Either side may lose records on its own; what is compared are the waits that both have: same thread, same end.
-    mine, reference = same_waits(ours, np.array(theirs, dtype=np.int64))
+    seen = perf_script(program("perf", "linux-perf"), data)
+    waits = waits_of(seen)
+    # Of the very same records the pairing makes the very same waits; two events of one thread at one nanosecond may be
+    # either way round.
+    same = Counter((w.pid, w.end_ns, w.delay_ns, w.preempted) for w in waits)
+    found_here = paired(seen)
+    assert sum(((found_here - same) + (same - found_here)).values()) <= 0.001 * len(waits)
+    theirs = of_members(waits, ours)
+    # Either side may lose wakeups on its own (docs/scheduler.md); what is compared are the waits that both have: same
+    # thread, same end. Switches are not lost: whoever was preempted there was preempted here.
+    mine, reference, found = same_waits(ours, theirs)
     assert len(mine) >= 0.9 * len(ours)
+    assert np.mean(found[theirs["preempted"]]) >= 0.99
     assert np.mean(np.abs(mine - reference) <= 0.01 * reference + 1000) >= 0.99
     for p in QUANTILES:
         exact = np.quantile(reference, p)
@@ -169,18 +244,10 @@ def test_the_perf_path_agrees_with_a_state_machine_over_perf_script(
 def test_the_kernels_pairs_agree_with_a_state_machine_over_perf_script(
     kernel_pairs: Callable[..., KernelPairs], tmp_path: Path
 ) -> None:
-    perf = program("perf", "linux-perf")
-    events = "sched:sched_switch,sched:sched_wakeup,sched:sched_wakeup_new"
-    data = tmp_path / "perf.data"
-    with subprocess.Popen(
-        [perf, "record", "-q", "-a", "-k", "mono", "-m", "4096", "-e", events, "-o", str(data), *LASTING],
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as recorder:
-        time.sleep(0.7)
+    with perf_record(tmp_path) as data:
         pairs = kernel_pairs(threshold_ns=0, irq_threshold_ns=10**9)
         drained = []
-        with script(BUSY_BOX, 1.2, 6) as box:
+        with script(BUSY_BOX, TURNS, 6) as box:
             pairs.observe({box.pid: 1})
             before = pairs.totals()
             go(box)
@@ -189,19 +256,17 @@ def test_the_kernels_pairs_agree_with_a_state_machine_over_perf_script(
                 drained.append(pairs.drain())
             after = pairs.totals()
         drained.append(pairs.drain())
-        _, errors = recorder.communicate(timeout=60)
-    if recorder.returncode != 0:
-        pytest.skip(f"perf record does not work here: {errors[-300:]}")
     assert after.lost == before.lost
     records = np.concatenate(drained)
     records = records[np.isin(records["kind"], [RecordKind.WOKEN, RecordKind.PREEMPTED])]
     ours = np.zeros(len(records), dtype=DELAY)
     ours["pid"], ours["end_ns"], ours["delay_ns"] = records["pid"], records["end_ns"], records["duration_ns"]
-    members = set(ours["pid"].tolist())
-    theirs = [row for row in perf_script_delays(perf, data) if row[0] in members]
-    mine, reference = same_waits(ours, np.array(theirs, dtype=np.int64))
+    theirs = of_members(waits_of(perf_script(program("perf", "linux-perf"), data)), ours)
+    mine, reference, found = same_waits(ours, theirs)
     # perf is blind to what happens on a CPU that leaves idle on some kernels: the waits that both have are compared.
+    # The programs are not blind: they have every wait that perf has.
     assert len(mine) >= 0.5 * len(ours) > 500
+    assert np.mean(found) >= 0.995
     for p in QUANTILES:
         exact = np.quantile(reference, p)
         # The programs and perf read the clock one after the other, at either end of a wait.
@@ -210,30 +275,43 @@ def test_the_kernels_pairs_agree_with_a_state_machine_over_perf_script(
     counted = (after.groups[1]["histogram"] - before.groups[1]["histogram"]).sum(axis=0)
     assert abs(int(counted.sum()) - len(ours)) <= 0.01 * len(ours) + 10
     for p in QUANTILES:
-        found = quantile(counted, p, 1 << 36).value_ns
-        assert found is not None
+        value = quantile(counted, p, 1 << 36).value_ns
+        assert value is not None
         near = np.quantile(ours["delay_ns"], [max(0.0, p - 0.01), min(1.0, p + 0.01)])
-        assert 0.99 * near[0] <= found <= 1.01 * near[1], f"p{100 * p:g}"
+        assert 0.99 * near[0] <= value <= 1.01 * near[1], f"p{100 * p:g}"
+
+
+WAIT = np.dtype([("pid", "<i8"), ("end_ns", "<i8"), ("delay_ns", "<i8"), ("preempted", "?")])
+
+
+def of_members(waits: list[Wait], ours: NDArray[np.void]) -> NDArray[np.void]:
+    """Waits of the threads in `ours` that ended between the first and the last of these, as WAIT[n] by thread."""
+    members, first, last = set(ours["pid"].tolist()), int(ours["end_ns"].min()), int(ours["end_ns"].max())
+    rows = [(w.pid, w.end_ns, w.delay_ns, w.preempted) for w in waits if w.pid in members]
+    found = np.array([row for row in rows if first <= row[1] <= last], dtype=WAIT)
+    return found[np.lexsort((found["end_ns"], found["pid"]))]
 
 
 def same_waits(
-    ours: NDArray[np.void], theirs: NDArray[np.int64], within_ns: int = 5000
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The delays of waits whose thread and end agree in both lists."""
+    ours: NDArray[np.void], theirs: NDArray[np.void], within_ns: int = 5000
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+    """The delays of waits whose thread and end agree in both lists, and which of `theirs` (by thread, end) they are."""
     mine, reference = [], []
+    found = np.zeros(len(theirs), dtype=np.bool_)
     for pid in np.unique(ours["pid"]).tolist():
         here = ours[ours["pid"] == pid]
-        there = theirs[theirs[:, 0] == pid]
-        there = there[np.argsort(there[:, 1])]
-        if not len(there):
+        (rows,) = np.nonzero(theirs["pid"] == pid)
+        if not len(rows):
             continue
-        place = np.searchsorted(there[:, 1], here["end_ns"] - within_ns)
-        known = place < len(there)
+        ends = theirs["end_ns"][rows]
+        place = np.searchsorted(ends, here["end_ns"].astype(np.int64) - within_ns)
+        known = place < len(ends)
         place[~known] = 0
-        known &= np.abs(there[place, 1] - here["end_ns"]) <= within_ns
-        mine.append(here["delay_ns"][known])
-        reference.append(there[place[known], 2])
-    return np.concatenate(mine), np.concatenate(reference)
+        known &= np.abs(ends[place] - here["end_ns"].astype(np.int64)) <= within_ns
+        mine.append(here["delay_ns"][known].astype(np.int64))
+        reference.append(theirs["delay_ns"][rows[place[known]]])
+        found[rows[place[known]]] = True
+    return np.concatenate(mine), np.concatenate(reference), found
 
 
 @pytest.fixture

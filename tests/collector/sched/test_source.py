@@ -19,7 +19,7 @@ from collector.sched.layout import RECORD, RecordKind
 from collector.sched.settings import SchedulerSettings
 from collector.sched.source import SchedulerSource
 from collector.sources import Poll
-from tests.collector.sched.workloads import SPIN, clock_now, go, script
+from tests.collector.sched.workloads import SPIN, clock_now, go, line, script
 
 
 @pytest.fixture(params=["ebpf", "perf", "switch"])
@@ -45,7 +45,7 @@ def tables(polls: list[Poll], name: str) -> list[Columns]:
 def fight(settings: SchedulerSettings, seconds: float = 0.8) -> tuple[list[Poll], int]:
     """Two programs on one CPU, the first of them observed as service `engine`; the polls, and its thread."""
     with script(SPIN, "victim", seconds) as victim, script(SPIN, "thief", seconds) as thief:
-        time.sleep(0.1)
+        assert line(victim) == line(thief) == "ready\n"
         source = SchedulerSource("here", lambda: {victim.pid: "engine"}, settings)
         assert source.start({}).status in ("running", "degraded")
         try:

@@ -78,18 +78,18 @@ def is_root() -> bool:
     return os.geteuid() == 0
 
 
-# Threads that wake, sleep and compete for the CPUs by a seed: enough waits of both kinds for percentiles.
+# Processes that wake, sleep and compete for the CPUs by a seed, each so many times however long it takes: enough waits
+# of both kinds for percentiles.
 BUSY_BOX = """
 import os, random, sys, time
 open("/proc/self/comm", "w").write("busybox")
 sys.stdin.readline()
-until = time.monotonic() + float(sys.argv[1])
 children = []
 for n in range(int(sys.argv[2])):
     pid = os.fork()
     if pid == 0:
         rng = random.Random(n)
-        while time.monotonic() < until:
+        for _ in range(int(sys.argv[1])):
             end = time.monotonic() + rng.expovariate(1 / 0.0004)
             while time.monotonic() < end: pass
             time.sleep(rng.expovariate(1 / 0.0008))
@@ -105,6 +105,7 @@ import os, sys, time
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 open("/proc/self/comm", "w").write(sys.argv[1])
 if sys.argv[1] == "victim": os.nice(5)
+print("ready", flush=True)
 sys.stdin.readline()
 end = time.monotonic() + float(sys.argv[2])
 while time.monotonic() < end:

@@ -355,7 +355,8 @@ class Probe:
 
     def _gc_words(self) -> tuple[int, list[int]]:
         """The codes of the kind and of each generation's label; codes stay as long as the process."""
-        labels = [self._label_code({"generation": generation}) for generation in range(3)]
+        service = self._service()
+        labels = [self._label_code({"generation": generation, "service": service}) for generation in range(3)]
         self._gc_codes = (self._code("point", "gc"), labels)
         return self._gc_codes
 
