@@ -26,8 +26,8 @@ Source = Literal["events", "depth on arrival", "gauge"]
 class Little(msgspec.Struct, frozen=True, kw_only=True):
     """L against lambda W of one queue. `edge` bounds what messages that cross the edges of the time can explain.
 
-    `length` comes from `source`; `expected` is lambda W, or, beside a depth on arrival, what the same arrivals must
-    have found according to the events. `error` is the half width of the interval of their difference,
+    `length` comes from `source`; `expected` is lambda W, or, beside a stamped or sampled depth, what there was at those
+    moments according to the events. `error` is the half width of the interval of their difference,
     null where one block of time cannot tell.
     """
 
@@ -121,32 +121,24 @@ def by_gauge(
     blocks: int = BLOCKS,
     confidence: float = CONFIDENCE,
 ) -> Little:
-    """A sampled depth against lambda W. Each reading stands until the next one, never for the time before it.
+    """A sampled depth against what the events say at the very moments of reading.
 
-    The sampling error is that of the difference of reading and events at the moments of reading, over blocks of time.
+    Over all times the latter is lambda W; compared at the same moments, the readings need not be many or regular.
     """
-    events = by_events(arrived_ns, wait_ns, from_ns=from_ns, to_ns=to_ns)
     arrived, left = _checked(arrived_ns, wait_ns, from_ns)
     span = to_ns - from_ns
+    law = by_events(arrived_ns, wait_ns, from_ns=from_ns, to_ns=to_ns)
     order = np.argsort(read_ns, kind="stable")
     at, value = np.asarray(read_ns, dtype=np.int64)[order] - from_ns, np.asarray(level, dtype=np.float64)[order]
     inside = (at >= 0) & (at < span) & ~np.isnan(value)
     at, value = at[inside], value[inside]
+    rate = law.rate_s / 1e9
     if len(at) < 2:
-        return _judged(
-            "gauge", len(at), events.rate_s / 1e9, events.wait_ns, 0.0, events.expected, events.edge, 0.0, "",
-            known=False,
-        )  # fmt: skip
-    held = np.diff(np.append(at, span)).astype(np.float64)
-    length = float(np.sum(value * held) / held.sum())
+        return _judged("gauge", len(at), rate, law.wait_ns, 0.0, law.expected, law.edge, 0.0, "", known=False)
     departures = np.sort(left[~np.isnan(left)])
     found = np.searchsorted(np.sort(arrived), at, side="right") - np.searchsorted(departures, at, side="right")
-    # The readings stand for a time whose own mean length differs from theirs only by the sampling.
-    error = _half_width(value - events.length, blocks_of(at, 0, span, blocks), confidence)
-    error = max(error, _half_width(value - found, blocks_of(at, 0, span, blocks), confidence))
-    return _judged(
-        "gauge", len(at), events.rate_s / 1e9, events.wait_ns, length, events.expected, events.edge, error, ""
-    )
+    error = _half_width(value - found, blocks_of(at, 0, span, blocks), confidence)
+    return _judged("gauge", len(at), rate, law.wait_ns, float(value.mean()), float(found.mean()), law.edge, error, "")
 
 
 def _checked(
