@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from analytics.completeness import completeness
 from analytics.paths import Path
-from analytics.population import Population, population
+from analytics.population import Population
 from analytics.queueing.load import limits
-from analytics.queueing.waits import before
+from analytics.queueing.waits import before, read
 from collector.store import Store
 
 _MINUTE_NS = 60_000_000_000
@@ -114,7 +114,7 @@ def burst_effects(
 ) -> list[BurstEffect]:
     """What microbursts in [from_ns, to_ns) did to the network and queue stages of `path`, or to those named.
 
-    Raises KeyError for an unknown stage, ValueError for more bursts than an answer can hold, StoreError.
+    Raises KeyError for an unknown stage, ValueError for more bursts or messages than an answer can hold, StoreError.
     """
     names = [s.name for s in path.stages]
     for name in stages or ():
@@ -130,7 +130,7 @@ def burst_effects(
         raise ValueError(f"more than {MOST_BURSTS:,} bursts in that time; ask for less time")
     if bursts.is_empty():
         return []
-    found = population(store, path, from_ns=from_ns, to_ns=to_ns)
+    found = read(store, path, from_ns, to_ns)
     share = completeness(store, from_ns, to_ns)[0].share
     return [
         _effect(found, i, str(kind), bursts.filter(pl.col("kind") == kind), share)

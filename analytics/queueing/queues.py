@@ -8,11 +8,11 @@ import polars as pl
 
 from analytics.completeness import completeness
 from analytics.paths import Path
-from analytics.population import Population, labels_of, population
+from analytics.population import Population, labels_of
 from analytics.queueing.blocking import HeadOfLine, head_of_line, order_of
 from analytics.queueing.depth import EDGES, DepthLimit, DepthTail, Rising, by_depth, depth_limit, rising
 from analytics.queueing.little import Little, Verdict, by_depth_on_arrival, by_events, by_gauge
-from analytics.queueing.waits import ALL, Waits, queue_stages, values_of, waits_of
+from analytics.queueing.waits import ALL, Waits, queue_stages, read, values_of, waits_of
 from collector.store import Store
 
 READING = (
@@ -81,7 +81,8 @@ def queues(
     Classes are the values of `label`; `order` names them, the most urgent first (empty: seen from who overtakes whom).
     `gauge` is the name of a sampled depth for Little's law. With `threshold_ns` the depth limit is told that keeps
     `good` of the waits below it; without, the stage's budget is taken. `share` takes a part of the messages: then
-    neither Little's law nor head of line can be asked. Raises KeyError for a stage that is no queue, StoreError.
+    neither Little's law nor head of line can be asked. Raises KeyError for a stage that is no queue,
+    TooManyMessagesError, StoreError.
     """
     wanted = [i for i in queue_stages(path) if stage in (None, path.stages[i].name)]
     if stage is not None and not wanted:
@@ -90,13 +91,13 @@ def queues(
     if not wanted:
         return []
     # Messages that came before and are still in are the left edge of Little's law.
-    found = population(store, path, from_ns=from_ns - path.max_age_ns, to_ns=to_ns, share=share)
+    found = read(store, path, from_ns - path.max_age_ns, to_ns, share)
     sets = labels_of(store, found.frame["label_set"]) if found.frame.height else None
     classes = values_of(sets, label) if sets is not None else {}
     if len(set(classes.values())) > MOST_CLASSES:
         classes = {}
     known_share = completeness(store, from_ns, to_ns)[0].share
-    levels = _levels(store, gauge, from_ns, to_ns) if gauge else None
+    levels = levels_of(store, gauge, from_ns, to_ns) if gauge else None
     return [
         _queue(found, i, classes, known_share, from_ns, to_ns, label, order, levels, threshold_ns, good, edges)
         for i in wanted
@@ -235,7 +236,7 @@ def _blocked(waits: Waits, now: np.ndarray, groups: list[list[int]]) -> list[Hea
     return head_of_line(one.name, one.arrived_ns, taken, done, one.server, names, groups)
 
 
-def _levels(store: Store, gauge: str, from_ns: int, to_ns: int) -> pl.DataFrame:
+def levels_of(store: Store, gauge: str, from_ns: int, to_ns: int) -> pl.DataFrame:
     """The readings of a gauge, summed over its series, each of which stands until its next reading."""
     frame = store.query(
         "SELECT toUnixTimestamp64Nano(ts) AS t, cityHash64(host, service, label_set) AS series, value FROM gauges"

@@ -12,7 +12,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from analytics.paths import Path
-from analytics.population import Population
+from analytics.population import NS, Population, population
+from collector.store import Store
 
 ALL = "all"
 
@@ -50,6 +51,31 @@ class Waits:
             self.names,
             self.untimed,
         )
+
+
+MOST_MESSAGES = 2_000_000
+
+
+class TooManyMessagesError(ValueError):
+    """More messages than may be held in memory at a time."""
+
+
+def read(store: Store, path: Path, from_ns: int, to_ns: int, share: float = 1.0) -> Population:
+    """The users' messages that start in [from_ns, to_ns), or a share of them.
+
+    Raises TooManyMessagesError, StoreError.
+    """
+    n = store.query(
+        "SELECT count() AS n FROM messages WHERE path = {path:String}"
+        " AND window >= toDateTime({from_s:UInt32}, 'UTC') AND window < toDateTime({to_s:UInt32}, 'UTC')",
+        {"path": path.name, "from_s": max(0, from_ns) // NS // 10 * 10, "to_s": -(-to_ns // (10 * NS)) * 10},
+    ).item()
+    if n * share > MOST_MESSAGES:
+        raise TooManyMessagesError(
+            f"about {round(n * share):,} messages are more than the {MOST_MESSAGES:,} that are held at a time: ask"
+            f" about less time, or about a share of at most {MOST_MESSAGES / n:.2g} of them"
+        )
+    return population(store, path, from_ns=from_ns, to_ns=to_ns, share=share)
 
 
 def queue_stages(path: Path) -> list[int]:
