@@ -59,7 +59,7 @@ def test_imports_run_against_the_data(package: str) -> None:
 
 def test_only_the_four_packages_hold_product_code() -> None:
     tops = {p.parent.name for p in ROOT.glob("*/__init__.py")}
-    assert tops == set(ORDER)
+    assert tops - {"tests"} == set(ORDER)  # tests are a package beside them, and never ship
 
 
 @pytest.mark.parametrize("module", BASE_MODULES)

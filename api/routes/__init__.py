@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from api.routes import (
+    changepoints,
     changes,
     clock,
     completeness,
@@ -17,6 +18,7 @@ from api.routes import (
     latency,
     messages,
     paths,
+    queues,
     scheduler,
     sql,
     stream,
@@ -40,6 +42,8 @@ ROUTERS = tuple(
         completeness,
         delivery,
         changes,
+        changepoints,
+        queues,
         stream,
         sql,
         ingest,
