@@ -80,7 +80,8 @@ class Path(Section, frozen=True, kw_only=True):
     `max_age` separates reused keys; a message without its last end after it is unfinished. `skew` is how much earlier
     than its start a stamp may claim to be (clocks of other hosts). `unlinked` says what a first end is that no link
     leaves on a path with hops and that states no bad outcome: most ticks lead to no order and are `ignored`.
-    `value_error` is what the source's own buckets add to every value, as a share of it: 0 for stamps.
+    `value_error` is what the source's own buckets add to every value, as a share of it: 0 for stamps. `revenue_node` is
+    the part of the business whose measures (`[kpis.NAME] node`) the path's latency can move; empty: none is named.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Path(Section, frozen=True, kw_only=True):
     first: End | None = None
     last: End | None = None
     value_error: float = 0.0
+    revenue_node: str = ""
 
     def validate(self) -> None:
         """Raise ConfigError that names the field which makes no sense."""

@@ -143,6 +143,7 @@ def _description(app: FastAPI) -> dict[str, Any]:
                 {"name": "feeds", "description": "What the lines of feeds lost, repeated and reordered."},
                 {"name": "changes", "description": "Who changed what and when."},
                 {"name": "hosts", "description": "Clocks and hosts."},
+                {"name": "kpis", "description": "Business measures."},
                 {"name": "stream", "description": "What happens, as it happens."},
                 {"name": "ingest", "description": "The agents' door."},
                 {"name": "tokens", "description": "Who may do what."},

@@ -22,6 +22,7 @@ from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
+from analytics.kpis import kpis_from
 from analytics.learned import LearnedSettings
 from analytics.paths import paths_from
 from analytics.windows import WindowSettings
@@ -29,6 +30,7 @@ from api import state
 from api.app import create_app
 from api.control import Control, ControlError
 from api.hold import Hold, ServerRunsError
+from api.kpi_sources import sources_from
 from api.routes.health import readiness
 from api.server_settings import ServerSettings
 from api.store_guard import GuardedStore
@@ -77,6 +79,7 @@ def run_server(
         settings.validate()
     points = points_from(document, source)
     paths = paths_from(document, points, source)
+    kpis, sources = kpis_from(document, source), sources_from(document, source)
     windows = section(document.get("windows", {}), WindowSettings, "windows", source)
     learned = section(document.get("learned", {}), LearnedSettings, "learned", source)
     landing = section(document.get("landing", {}), LandingSettings, "landing", source)
@@ -103,7 +106,8 @@ def run_server(
         store.open()
         here = state.build(settings, store, control, paths, Landing(store, points, landing))
         here.migrated = True
-        here.jobs = jobs_of(here, windows, learned)
+        here.kpis = kpis
+        here.jobs = jobs_of(here, windows, learned, sources)
         here.metrics.attach(here)
         here.audit.record(
             "server", "server.start", str(os.getpid()), "ok", {"config": bool(source), "host": settings.host}

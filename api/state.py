@@ -21,6 +21,7 @@ from api.stream import Broker
 from collector.store import Limits, Store
 
 if TYPE_CHECKING:
+    from analytics.kpis import KpiDefinition
     from analytics.learned import LearnedPath
     from analytics.paths import Path
     from api.jobs import Jobs
@@ -47,6 +48,7 @@ class State:
     book: CollectorBook
     metrics: Metrics
     jobs: Jobs | None = None
+    kpis: Mapping[str, KpiDefinition] = field(default_factory=dict)
     migrated: bool = False
     started_ns: int = field(default_factory=time.time_ns)
     stopping: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 
 from analytics.histograms import HistogramJob
 from analytics.learned import LearnedSettings, PathLearner
@@ -10,11 +11,17 @@ from analytics.paths import Path
 from analytics.sweep import sweep
 from analytics.windows import WindowJob, WindowSettings
 from api.jobs import Job, Jobs
+from api.kpi_sources import KpiSource, read_source
 from api.routes.stream import windows_since
 from api.state import State
 
 
-def jobs_of(state: State, windows: WindowSettings, learned: LearnedSettings | None = None) -> Jobs:
+def jobs_of(
+    state: State,
+    windows: WindowSettings,
+    learned: LearnedSettings | None = None,
+    sources: Mapping[str, KpiSource] | None = None,
+) -> Jobs:
     """The jobs over a state, not started."""
     follow = WindowFollower(state)
     job = WindowJob(windows)
@@ -62,6 +69,9 @@ def jobs_of(state: State, windows: WindowSettings, learned: LearnedSettings | No
         state.tokens.write_last_used()
         return 0
 
+    def reading(name: str, source: KpiSource) -> Callable[[], int]:
+        return lambda: read_source(state.store, name, source, state.kpis)
+
     return Jobs(
         state.control,
         [
@@ -70,6 +80,7 @@ def jobs_of(state: State, windows: WindowSettings, learned: LearnedSettings | No
             Job("heartbeats", 1.0, heartbeats),
             Job("audit", 1.0, lambda: state.audit.flush(state.store)),
             Job("tokens", 5.0, tokens),
+            *(Job(f"kpis-{name}", source.every_s, reading(name, source)) for name, source in (sources or {}).items()),
         ],
     )
 

@@ -11,7 +11,9 @@ from api.cli.frame import Run, command
 from api.cli.outcome import Answer, Code
 
 app = typer.Typer(no_args_is_help=True)
-_SECTIONS = frozenset({"points", "paths", "windows", "store", "retention", "landing", "agent", "server", "learned"})
+_SECTIONS = frozenset(
+    {"points", "paths", "windows", "store", "retention", "landing", "agent", "server", "learned", "kpis", "kpi_sources"}
+)
 
 
 def register(root: typer.Typer) -> None:
@@ -44,9 +46,11 @@ def check(
 
 def examine(document: dict[str, Any], source: str) -> dict[str, list[str]]:
     """Read the whole document; returns the names it declares. Raises ConfigError."""
+    from analytics.kpis import kpis_from
     from analytics.learned import LearnedSettings
     from analytics.paths import paths_from
     from analytics.windows import WindowSettings
+    from api.kpi_sources import sources_from
     from api.server_settings import ServerSettings
     from collector.agent.settings import AgentSettings
     from collector.landing import LandingSettings
@@ -60,6 +64,8 @@ def examine(document: dict[str, Any], source: str) -> dict[str, list[str]]:
             raise ConfigError(name, f"is no section; there are {', '.join(sorted(_SECTIONS))}", source)
     points = points_from(document, source)
     paths = paths_from(document, points, source)
+    kpis_from(document, source)
+    sources_from(document, source)
     for name, kind in (
         ("windows", WindowSettings),
         ("store", StoreSettings),

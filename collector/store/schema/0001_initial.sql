@@ -344,19 +344,39 @@ ORDER BY (ts, id)
 TTL toDateTime(recorded) + INTERVAL {retention.changes} HOUR
 SETTINGS {durable};
 
--- A business measure per cohort, channel and region. `version` grows when a value is corrected.
+-- A business measure of an interval per cohort, channel, region and offer: value = numerator / weight. A corrected value
+-- comes again with a larger version; read with FINAL.
 CREATE TABLE IF NOT EXISTS kpis (
-    ts         DateTime64(9, 'UTC')   CODEC(Delta, ZSTD(1)),
-    name       LowCardinality(String),
-    cohort     LowCardinality(String),
-    channel    LowCardinality(String),
-    region     LowCardinality(String),
-    value      Float64,
-    weight     Float64 DEFAULT 1,
-    version    UInt64
+    ts           DateTime64(9, 'UTC')   CODEC(Delta, ZSTD(1)),   -- the interval's begin
+    duration_ns  Int64                  CODEC(ZSTD(1)),
+    name         LowCardinality(String) CODEC(ZSTD(1)),
+    cohort       LowCardinality(String) CODEC(ZSTD(1)),
+    channel      LowCardinality(String) CODEC(ZSTD(1)),
+    region       LowCardinality(String) CODEC(ZSTD(1)),
+    offer        LowCardinality(String) CODEC(ZSTD(1)),
+    value        Float64                CODEC(ZSTD(1)),
+    weight       Float64 DEFAULT 1      CODEC(ZSTD(1)),          -- the denominator; 1 for what is no ratio
+    version      UInt64                 CODEC(Delta, ZSTD(1))
 ) ENGINE = ReplacingMergeTree(version)
 PARTITION BY toYYYYMM(ts)
-ORDER BY (name, cohort, channel, region, ts)
+ORDER BY (name, cohort, channel, region, offer, ts)
+TTL toDateTime(ts) + INTERVAL {retention.kpis} HOUR
+SETTINGS {durable};
+
+-- A business measure of one message, tied to it by its key: order success, fill, slippage, markout, revenue. Versions as
+-- above; partitioned by the key, so that a corrected time cannot leave the old row in another partition.
+CREATE TABLE IF NOT EXISTS message_kpis (
+    ts       DateTime64(9, 'UTC')   CODEC(Delta, ZSTD(1)),
+    key      UInt64                 CODEC(ZSTD(1)),
+    name     LowCardinality(String) CODEC(ZSTD(1)),
+    cohort   LowCardinality(String) CODEC(ZSTD(1)),
+    channel  LowCardinality(String) CODEC(ZSTD(1)),
+    region   LowCardinality(String) CODEC(ZSTD(1)),
+    offer    LowCardinality(String) CODEC(ZSTD(1)),
+    value    Float64                CODEC(ZSTD(1)),
+    version  UInt64                 CODEC(Delta, ZSTD(1))
+) ENGINE = ReplacingMergeTree(version)
+ORDER BY (name, key)
 TTL toDateTime(ts) + INTERVAL {retention.kpis} HOUR
 SETTINGS {durable};
 
