@@ -100,7 +100,7 @@ def query_kpis(
                     step_ns=length,
                     names=[name] if name else (),
                     by=[one.strip() for one in by.split(",") if one.strip()],
-                )  # fmt: skip
+                )
             )
     except (ValueError, ConfigError) as error:
         raise CommandError(Code.USAGE, str(error)) from None
