@@ -40,7 +40,7 @@ def three() -> Path:
 def messages(
     stages: np.ndarray, *, extra: np.ndarray | None = None, per_s: float = 50.0, **columns: Any
 ) -> pl.DataFrame:
-    """A population's frame: int64[n, k] stage latencies, `per_s` messages a second, all finished unless e2e is given."""
+    """A population's frame of int64[n, k] stage latencies, `per_s` messages a second, all finished."""
     n, k = stages.shape
     e2e = stages.sum(axis=1) + (0 if extra is None else extra)
     base: dict[str, Any] = {

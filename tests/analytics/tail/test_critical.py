@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,6 +43,6 @@ def test_what_is_on_the_path_never_overlaps(spans: list[tuple[int, int]]) -> Non
     end = begin + np.array([[d for _, d in spans]])
     took = on_path(begin, end, np.ones_like(begin, dtype=bool), np.array([200]))
     kept = sorted((int(begin[0, i]), int(end[0, i])) for i in np.flatnonzero(took[0]))
-    assert all(a[1] <= b[0] for a, b in zip(kept, kept[1:], strict=False))
+    assert all(a[1] <= b[0] for a, b in itertools.pairwise(kept))
     assert 0 <= took.sum() <= 200
     assert took.sum() >= max((d for (a, d) in spans if a + d == max(b + e for b, e in spans)), default=0)
