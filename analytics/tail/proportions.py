@@ -2,7 +2,7 @@
 
 Interval of a difference: Newcombe, Interval estimation for the difference between independent proportions, Statistics
 in Medicine 17 (1998), method 10 (from Wilson's score intervals). Test: Fisher's exact test, one-sided. False
-discoveries: Benjamini and Hochberg, Journal of the Royal Statistical Society B 57 (1995); families of few tests: Holm (1979).
+discoveries: Benjamini and Hochberg, Journal of the Royal Statistical Society B 57 (1995); few tests: Holm (1979).
 """
 
 from __future__ import annotations

@@ -1,0 +1,113 @@
+"""Questions about the tail, asked of the store: attribution and drivers over all messages of a span, slice by slice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import reduce
+from operator import add
+
+import polars as pl
+
+from analytics import completeness
+from analytics.paths import Path
+from analytics.population import labels_of
+from analytics.tail import attribution as attributing
+from analytics.tail import cells, clusters, drivers
+from analytics.tail.attribution import Attribution
+from analytics.tail.drivers import Drivers
+from analytics.tail.read import Modes, Reach, frames, slices, tail_cuts
+from analytics.tail.tailset import parts
+from collector.store import Store
+
+Progress = Callable[[int, int], None]  # slices done, of how many
+
+
+def reach_of(store: Store, from_ns: int, to_ns: int, modes: Modes = None) -> tuple[Reach, float | None]:
+    """The reach of a span and its completeness: an unfinished message is decided once all has landed past its age."""
+    share = completeness.share(store, from_ns, to_ns)
+    known = share.known_to_ns if share.waiting_for else None
+    return Reach(from_ns, to_ns, modes, known), share.share if share.share is not None else share.known_share
+
+
+def attribution(
+    store: Store,
+    path: Path,
+    *,
+    from_ns: int,
+    to_ns: int,
+    q: float = 0.01,
+    modes: Modes = None,
+    seed: int = 1,
+    progress: Progress | None = None,
+) -> Attribution:
+    """Attribute the slowest `q` of the messages that start in [from_ns, to_ns).
+
+    Raises ValueError for too few messages or a bad q, and StoreError.
+    """
+    reach, complete = reach_of(store, from_ns, to_ns, modes)
+    cut = slices(store, path, reach)
+    begin = tail_cuts(store, path, reach, cut, q)
+    length_ns = clusters.cluster_ns(from_ns, to_ns)
+    sums, facts = [], []
+    for done, (frame, apart) in enumerate(frames(store, path, reach, cut, details=False)):
+        if progress is not None:
+            progress(done, len(cut.spans))
+        sums.append(clusters.sums_of(frame, len(parts(path)), begin, length_ns))
+        facts.append(attributing.facts_of(frame, path, begin, apart))
+    return attributing.attributed(
+        path,
+        reduce(add, sums),
+        begin,
+        reduce(add, facts),
+        from_ns=from_ns,
+        to_ns=to_ns,
+        cluster_length_ns=length_ns,
+        completeness=complete,
+        seed=seed,
+    )
+
+
+def who(
+    store: Store,
+    path: Path,
+    *,
+    from_ns: int,
+    to_ns: int,
+    q: float = 0.01,
+    modes: Modes = None,
+    support: int = drivers.SUPPORT,
+    progress: Progress | None = None,
+) -> Drivers:
+    """What sets the slowest `q` of the messages that start in [from_ns, to_ns) apart from the others.
+
+    Raises ValueError for too few messages or a bad q, and StoreError.
+    """
+    reach, complete = reach_of(store, from_ns, to_ns, modes)
+    cut = slices(store, path, reach)
+    begin = tail_cuts(store, path, reach, cut, q)
+    length_ns = clusters.cluster_ns(from_ns, to_ns)
+    names = [stage.name for stage in path.stages]
+    counted = []
+    for done, (frame, _) in enumerate(frames(store, path, reach, cut, details=True)):
+        if progress is not None:
+            progress(done, len(cut.spans))
+        marked = frame.with_columns(tail=pl.col("took_ns") >= begin.tail_ns)
+        counted.append(cells.count(marked, length_ns, names))
+    whole = reduce(add, counted)
+    found, looked_at, dims = drivers.found(whole, labels_of(store, whole.cells["label_set"]), support=support)
+    rate = drivers.FALSE_DISCOVERIES
+    return Drivers(
+        path=path.name,
+        from_ns=from_ns,
+        to_ns=to_ns,
+        q=q,
+        count=int(whole.cells["n"].sum()),
+        tail_count=int(whole.cells["tail"].sum()),
+        threshold_ns=begin.tail_ns,
+        looked_at=looked_at,
+        dimensions=dims,
+        false_discoveries=rate,
+        drivers=found,
+        completeness=complete,
+        sentence=drivers.said(found, looked_at, rate),
+    )
