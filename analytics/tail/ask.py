@@ -8,17 +8,21 @@ from operator import add
 
 import polars as pl
 
-from analytics import completeness
+from analytics import completeness, tally
+from analytics.cover import widen
 from analytics.paths import Path
 from analytics.population import labels_of
 from analytics.tail import attribution as attributing
+from analytics.tail import budgets as budgeting
 from analytics.tail import cells, clusters, drivers
 from analytics.tail.attribution import Attribution
+from analytics.tail.budgets import Budgets, Counted
 from analytics.tail.drivers import Drivers
 from analytics.tail.read import Modes, Reach, frames, slices, tail_cuts
 from analytics.tail.tailset import parts
 from collector.store import Store
 
+NS = 1_000_000_000
 Progress = Callable[[int, int], None]  # slices done, of how many
 
 
@@ -64,6 +68,56 @@ def attribution(
         cluster_length_ns=length_ns,
         completeness=complete,
         seed=seed,
+    )
+
+
+def budgets(
+    store: Store,
+    path: Path,
+    *,
+    from_ns: int,
+    to_ns: int,
+    step_s: int = 60,
+    q: float = 0.01,
+    rollup: str = "",
+    modes: Modes = None,
+    progress: Progress | None = None,
+) -> Budgets:
+    """Budgets and predictability of [from_ns, to_ns), widened to whole 10 s windows, per step of `step_s` seconds.
+
+    Raises ValueError for a step that is no multiple of 10 s, and StoreError.
+    """
+    if step_s <= 0 or step_s % 10:
+        raise ValueError(f"step_s must be a positive multiple of 10, the finest window, got {step_s}")
+    first, last = widen(from_ns, to_ns)
+    whole = tally.stored(store, path.name, first, last, rollup=rollup)
+    stepped = tally.stored(store, path.name, first, last, rollup=rollup, step_s=step_s)
+    counted = {
+        stage: Counted(
+            one.counts, one.sums["missing"], {at: part.counts for (at, name), part in stepped.items() if name == stage}
+        )
+        for (_, stage), one in whole.items()
+    }
+    reach, complete = reach_of(store, first * NS, last * NS, modes)
+    cut = slices(store, path, reach)
+    moved = []
+    for done, (frame, _) in enumerate(frames(store, path, reach, cut, details=False)):
+        if progress is not None:
+            progress(done, len(cut.spans))
+        moved.append(budgeting.moments(frame, path))
+    try:
+        tail = attribution(store, path, from_ns=first * NS, to_ns=last * NS, q=q, modes=modes)
+    except ValueError:  # too few messages for a tail: the budgets stand without it
+        tail = None
+    return budgeting.budgets(
+        path,
+        counted,
+        reduce(add, moved),
+        tail,
+        from_ns=first * NS,
+        to_ns=last * NS,
+        step_s=step_s,
+        completeness=complete,
     )
 
 

@@ -36,9 +36,9 @@ class Span:
         return np.bincount(self.slot[self.values > threshold], minlength=self.slots), n
 
     def beyond(self, threshold: int) -> Floats:
-        """Per slot: the sum of the time above the threshold."""
+        """Per slot: the sum of the time above the threshold, how many are above, how many there are: float64[slots, 3]."""
         over = np.maximum(self.values - threshold, 0).astype(np.float64)
-        return np.bincount(self.slot, weights=over, minlength=self.slots)
+        return np.column_stack([np.bincount(self.slot, weights=over, minlength=self.slots), *self.above(threshold)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,18 +94,23 @@ def _at(now: Span, before: Span, threshold: int, level: float, tried: int) -> Ch
     return Change(p, threshold, level, *shares, (float(d), float(low), float(high)), effect)
 
 
-def added(now: list[tuple[Floats, Ints]], before: list[tuple[Floats, Ints]], seed: int, draws: int = 1_000) -> Floats:
+def added(now: list[Floats], before: list[Floats], seed: int, draws: int = 1_000) -> Floats:
     """Bootstrap replicates of the time that each part adds per message, float64[draws + 1, parts]; first the estimate.
 
-    Each part is the sums and counts by slot of both spans; slots are drawn with replacement, the same for all parts.
+    Of each part `Span.beyond` of both spans: how many more messages are above the threshold, times how far above it
+    they are now. A single very slow message of the comparison does not count against it. Slots are drawn with
+    replacement, the same for all parts.
     """
     rng = np.random.default_rng(seed)
     out = np.zeros((draws + 1, len(now)))
-    for side, sign in ((now, 1.0), (before, -1.0)):
-        if not side:
-            continue
-        slots = len(side[0][1])
-        weights = np.vstack([np.ones(slots), rng.multinomial(slots, np.full(slots, 1 / slots), size=draws)])
-        for i, (sums, n) in enumerate(side):
-            out[:, i] += sign * (weights @ sums) / np.maximum(weights @ n, 1.0)
+    if not now:
+        return out
+    ones = [np.ones(len(side[0])) for side in (now, before)]
+    weights = [
+        np.vstack([one, rng.multinomial(len(one), one / len(one), size=draws)]).astype(np.float64) for one in ones
+    ]
+    for i, sides in enumerate(zip(now, before, strict=True)):
+        (time, above, n), (_, above_before, n_before) = ((w @ side).T for w, side in zip(weights, sides, strict=True))
+        more = above / np.maximum(n, 1.0) - above_before / np.maximum(n_before, 1.0)
+        out[:, i] = np.maximum(more, 0.0) * time / np.maximum(above, 1.0)
     return out

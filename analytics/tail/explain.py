@@ -17,7 +17,7 @@ import polars as pl
 from analytics.paths import UNATTRIBUTED, Path
 from analytics.tail import exceedance, knockon, proportions
 from analytics.tail.stages import kind_of, layer_of
-from analytics.tail.tailset import UNFINISHED, Ints, parts, took
+from analytics.tail.tailset import UNFINISHED, parts, took
 
 FALSE_ALARMS = 0.01
 LEAST = 100  # messages in each span
@@ -106,7 +106,7 @@ def suspects(
     seed: int = 1,
 ) -> list[Suspect]:
     """What changed, largest share first. `others` are paths whose messages may be worked on by the same threads."""
-    path, names = sides.path, parts(sides.path)
+    names = parts(sides.path)
     spans = [(sides.span(i, now=True), sides.span(i, now=False)) for i in range(len(names))]
     changes = [exceedance.change(now, before) for now, before in spans]
     tested = [i for i, one in enumerate(changes) if one is not None]
@@ -118,7 +118,6 @@ def suspects(
     replicates = exceedance.added(
         [_by_slot(spans[i][0], changes[i]) for i in order], [_by_slot(spans[i][1], changes[i]) for i in order], seed
     )
-    replicates = np.maximum(replicates, 0.0)
     slow = {i: _slow(sides, i, changes[i]) for i in order}
     moved, behind = _moved(sides, slow, spans, order, others)
     replicates = replicates @ moved
@@ -136,7 +135,6 @@ def suspects(
                 tuple(order[k] for k in behind[at]), slow[i],
             )
         )  # fmt: skip
-    del path
     return sorted(out, key=lambda one: (-one.share, one.part))
 
 
@@ -178,9 +176,8 @@ def named(sides: Sides, one: Suspect, label: str, inside: Mapping[str, float], c
     )
 
 
-def _by_slot(span: exceedance.Span, change: exceedance.Change | None) -> tuple[np.ndarray, Ints]:
-    threshold = 0 if change is None else change.threshold_ns
-    return span.beyond(threshold), np.bincount(span.slot, minlength=span.slots)
+def _by_slot(span: exceedance.Span, change: exceedance.Change | None) -> exceedance.Floats:
+    return span.beyond(0 if change is None else change.threshold_ns)
 
 
 def _slow(sides: Sides, part: int, change: exceedance.Change | None) -> pl.DataFrame:

@@ -24,6 +24,8 @@ NS = 1_000_000_000
 AT_MOST = 500_000  # messages of each span, the rest by a hash of the key
 _INSIDE = 200  # messages per cause whose stamps are read for what happened on their threads
 _LOOK_BACK_NS = 600 * NS
+# Being slow makes a message's data older and its answer a fallback: these do not say who it is.
+_CONSEQUENCES = ("outcome", "mode", "cache", "data_age")
 _LEAST_SHARE = 0.1  # of the excess over the body
 
 _COUNT = (
@@ -187,7 +189,7 @@ def _driver(store: Store, path: Path, marked: pl.DataFrame) -> str:
     """The single value that most sets the messages apart that are marked in `tail`, as `dimension=value`."""
     counted = cells.count(marked, 10 * NS, [stage.name for stage in path.stages])
     found, _, _ = drivers.found(counted, labels_of(store, counted.cells["label_set"]))
-    single = [one for one in found if len(one.what) == 1 and not next(iter(one.what)).startswith(("outcome", "mode"))]
+    single = [one for one in found if len(one.what) == 1 and next(iter(one.what)) not in _CONSEQUENCES]
     if not single:
         return ""
     first = min(single, key=lambda one: (-one.difference, next(iter(one.what)).startswith("thread")))
