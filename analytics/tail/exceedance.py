@@ -18,7 +18,7 @@ from analytics.tail import proportions
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-LEVELS = (0.5, 0.9, 0.97, 0.99, 0.995, 0.998, 0.999)
+LEVELS = (0.9, 0.97, 0.99, 0.995, 0.998, 0.999)
 SLOTS = 30
 
 
@@ -36,7 +36,7 @@ class Span:
         return np.bincount(self.slot[self.values > threshold], minlength=self.slots), n
 
     def beyond(self, threshold: int) -> Floats:
-        """Per slot: the sum of the time above the threshold, how many are above, how many there are: float64[slots, 3]."""
+        """Per slot: the sum of the time above the threshold, how many are above, how many there are."""
         over = np.maximum(self.values - threshold, 0).astype(np.float64)
         return np.column_stack([np.bincount(self.slot, weights=over, minlength=self.slots), *self.above(threshold)])
 
@@ -87,11 +87,10 @@ def design_effect(spans: tuple[Span, ...], threshold: int) -> float:
 def _at(now: Span, before: Span, threshold: int, level: float, tried: int) -> Change:
     (k1, n1), (k2, n2) = now.above(threshold), before.above(threshold)
     effect = design_effect((now, before), threshold)
-    counts = [float(value.sum()) / effect for value in (k1, n1, k2, n2)]
-    p = min(1.0, tried * float(proportions.more(*counts)[0]))
-    d, low, high = proportions.difference(*counts, 0.95)
-    shares = counts[0] / counts[1], counts[2] / counts[3]
-    return Change(p, threshold, level, *shares, (float(d), float(low), float(high)), effect)
+    hits, of, other, other_of = (float(value.sum()) / effect for value in (k1, n1, k2, n2))
+    p = min(1.0, tried * float(proportions.more(hits, of, other, other_of)[0]))
+    d, low, high = proportions.difference(hits, of, other, other_of, 0.95)
+    return Change(p, threshold, level, hits / of, other / other_of, (float(d), float(low), float(high)), effect)
 
 
 def added(now: list[Floats], before: list[Floats], seed: int, draws: int = 1_000) -> Floats:

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from analytics.paths import UNATTRIBUTED, Path
+from analytics.paths import UNATTRIBUTED, End, Path
 from analytics.tail import exceedance, knockon, proportions
 from analytics.tail.stages import kind_of, layer_of
 from analytics.tail.tailset import UNFINISHED, parts, took
@@ -222,7 +222,7 @@ def _work(
     path: Path,
     frame: pl.DataFrame,
     spans: Sequence[tuple[exceedance.Span, exceedance.Span]] | None,
-    at_work: Mapping[tuple[object, object], int],
+    at_work: Mapping[tuple[End, End], int],
 ) -> knockon.Work:
     """The slow work on the stages that are suspects, wherever a path has them between the same ends."""
     whole = frame.filter(pl.col("e2e_ns").is_not_null())

@@ -219,7 +219,7 @@ def _inside(
         return {}
     took = budget.parts_of(spans, seen)
     edges = np.cumsum([0, *(frame.height for frame in picked), usual.height])
-    out = {}
+    out: dict[int, tuple[Mapping[str, float], str]] = {}
     for at, one in enumerate(stages):
         mine = (spans.stage == one.part) & (spans.message >= edges[at]) & (spans.message < edges[at + 1])
         rest = (spans.stage == one.part) & (spans.message >= edges[-2])

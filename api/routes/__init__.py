@@ -19,6 +19,7 @@ from api.routes import (
     paths,
     scheduler,
     stream,
+    tail,
     tokens,
 )
 
@@ -40,6 +41,7 @@ ROUTERS = tuple(
         delivery,
         changes,
         stream,
+        tail,
         ingest,
         tokens,
     )
