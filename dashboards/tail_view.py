@@ -78,6 +78,19 @@ def attribution_table(found: Row) -> Table:
     return plain_table(title, ("stage", "class", "tail", "share", "body", "more", "share of that", ""), rows)
 
 
+def inside_table(found: Row) -> Table:
+    """What kept threads from working, of the slowest and of others."""
+    return plain_table(
+        "On the threads",
+        ("stage", "the slowest", "others"),
+        [
+            (one["stage"], _kinds(one["slowest"]), _kinds(one["others"]))
+            for one in found["inside"]
+            if one["slowest"] or one["others"]
+        ],
+    )
+
+
 def drivers_table(found: Row) -> Table:
     """What stands out, with bars of the difference."""
     return plain_table(
@@ -107,6 +120,10 @@ def causes_table(found: Row) -> Table:
             for one in found["causes"]
         ],
     )  # fmt: skip
+
+
+def _kinds(shares: Mapping[str, float]) -> str:
+    return ", ".join(f"{kind} {percent(value)}" for kind, value in list(shares.items())[:4]) or "-"
 
 
 def _ratio(value: float | None) -> str:

@@ -6,23 +6,28 @@ from collections.abc import Callable
 from functools import reduce
 from operator import add
 
+import msgspec
 import polars as pl
 
-from analytics import completeness, tally
+from analytics import budget, completeness, tally
 from analytics.cover import widen
 from analytics.paths import Path
 from analytics.population import labels_of
 from analytics.tail import attribution as attributing
 from analytics.tail import budgets as budgeting
 from analytics.tail import cells, clusters, drivers
-from analytics.tail.attribution import Attribution
+from analytics.tail.attribution import Attribution, Inside
 from analytics.tail.budgets import Budgets, Counted
+from analytics.tail.critical import sequential
 from analytics.tail.drivers import Drivers
 from analytics.tail.read import Modes, Reach, frames, slices, tail_cuts
+from analytics.tail.reduced import members
 from analytics.tail.tailset import parts
 from collector.store import Store
 
 NS = 1_000_000_000
+_LOOKED_INTO = 200  # messages whose stamps are read for what happened on their threads
+_PICKS: tuple[budget.Pick, budget.Pick] = ("slowest", "sample")
 Progress = Callable[[int, int], None]  # slices done, of how many
 
 
@@ -52,13 +57,18 @@ def attribution(
     cut = slices(store, path, reach)
     begin = tail_cuts(store, path, reach, cut, q)
     length_ns = clusters.cluster_ns(from_ns, to_ns)
-    sums, facts = [], []
+    sums, facts, reduced = [], [], 0
+    overlap = not sequential(path)
     for done, (frame, apart) in enumerate(frames(store, path, reach, cut, details=False)):
         if progress is not None:
             progress(done, len(cut.spans))
-        sums.append(clusters.sums_of(frame, len(parts(path)), begin, length_ns))
+        chosen = None
+        if overlap:
+            chosen, changed = members(store, path, frame, begin)
+            reduced += changed
+        sums.append(clusters.sums_of(frame, len(parts(path)), begin, length_ns, chosen))
         facts.append(attributing.facts_of(frame, path, begin, apart))
-    return attributing.attributed(
+    found = attributing.attributed(
         path,
         reduce(add, sums),
         begin,
@@ -69,6 +79,35 @@ def attribution(
         completeness=complete,
         seed=seed,
     )
+    said = found.sentence
+    if reduced:
+        said += f" {reduced:,} messages were reduced to their critical path."
+    within = _inside(store, path, from_ns, to_ns) if modes is None else []
+    return msgspec.structs.replace(found, reduced=reduced, inside=within, sentence=said)
+
+
+def _inside(store: Store, path: Path, from_ns: int, to_ns: int) -> list[Inside]:
+    """What kept threads from working, of the slowest messages and of a sample; nothing where nobody measured."""
+    slow, usual = (
+        budget.stage_budgets(store, path, from_ns=from_ns, to_ns=to_ns, pick=pick, limit=_LOOKED_INTO)
+        for pick in _PICKS
+    )
+    others = {one.stage: one for one in usual.stages}
+    return [
+        Inside(
+            stage=one.stage,
+            messages=(one.messages, others[one.stage].messages if one.stage in others else 0),
+            unknown=one.unknown,
+            slowest=_shares(one),
+            others=_shares(others[one.stage]) if one.stage in others else {},
+        )
+        for one in slow.stages
+        if one.messages
+    ]
+
+
+def _shares(one: budget.StageBudget) -> dict[str, float]:
+    return {kind: ns / one.total_ns for kind, ns in one.kinds.items()} if one.total_ns else {}
 
 
 def budgets(

@@ -45,13 +45,29 @@ class StageShare(msgspec.Struct, frozen=True, kw_only=True):
     excess_share_ci: Interval | None
 
 
+class Inside(msgspec.Struct, frozen=True, kw_only=True):
+    """What kept a stage's threads from working, as shares of the stage's time: of the slowest and of other messages.
+
+    `slowest` and `others` map kinds (run_queue, blocked_lock, gc, ...) to shares; `messages` of each are on hosts where
+    somebody measured, `unknown` of the slowest are not.
+    """
+
+    stage: str
+    messages: tuple[int, int]
+    unknown: int
+    slowest: dict[str, float]
+    others: dict[str, float]
+
+
 class Attribution(msgspec.Struct, frozen=True, kw_only=True):
     """Where the slowest `q` of messages spend their time; the parts of `stages` add up to the tail exactly.
 
     `count` messages, `tail_count` of them at or above `threshold_ns`, of which `unfinished` never ended and count with
     the path's `max_age`. `tail_outcomes` says how the tail's messages ended. `failed` ended early, by outcome, and
     `undecided` may still arrive: both are in no other number. `effective_n` is how many independent messages the tail
-    is worth. `overlapping` finished messages have stages that add up to more than the message.
+    is worth. `overlapping` finished messages have stages that add up to more than the message; of those that were
+    looked at, `reduced` were reduced to the critical path (then `tail_count` is how many of the tail were looked at).
+    `inside` is what collectors saw on the threads.
     """
 
     path: str
@@ -77,6 +93,8 @@ class Attribution(msgspec.Struct, frozen=True, kw_only=True):
     stages: list[StageShare]
     completeness: float | None
     sentence: str
+    reduced: int = 0
+    inside: list[Inside] = []
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,11 +83,15 @@ def cluster_ns(from_ns: int, to_ns: int) -> int:
     return max(60 * NS, span // MOST_CLUSTERS // NS * NS)
 
 
-def sums_of(frame: pl.DataFrame, parts: int, cuts: Cuts, length_ns: int) -> Sums:
-    """The clusters' sums of a frame with `start_ns`, `host`, `took_ns` and `part_0` ... (`tailset.took`)."""
+def sums_of(frame: pl.DataFrame, parts: int, cuts: Cuts, length_ns: int, members: pl.DataFrame | None = None) -> Sums:
+    """The clusters' sums of a frame with `start_ns`, `host`, `took_ns` and `part_0` ... (`tailset.took`).
+
+    `members` stand for the frame's messages of tail, body and band where only some of them could be looked at.
+    """
     columns = [f"part_{i}" for i in range(parts)]
     slot = (pl.col("start_ns") // length_ns).alias("slot")
-    lazy = frame.lazy().with_columns(slot)
+    whole = frame.lazy().with_columns(slot)
+    lazy = whole if members is None else members.lazy().with_columns(slot)
     cluster = ["slot", "host"]
     value = pl.col("took_ns")
     summed = [pl.col(name).sum() for name in columns]
@@ -98,7 +102,7 @@ def sums_of(frame: pl.DataFrame, parts: int, cuts: Cuts, length_ns: int) -> Sums
         .agg(pl.len().alias("n"), *summed)
     )
     band = lazy.filter(value.is_between(cuts.band_low_ns, cuts.band_high_ns)).select(pl.len().alias("n"), *summed)
-    every = lazy.group_by(cluster).agg(pl.len().alias("n")).sort(cluster)
+    every = whole.group_by(cluster).agg(pl.len().alias("n")).sort(cluster)
     all_of, of_tail, of_body, of_band = pl.collect_all([every, tail, body, band])
     tail_n, tail_sums = _aligned(all_of, of_tail, cluster, columns)
     body_n, body_sums = _aligned(all_of, of_body, cluster, columns)

@@ -106,9 +106,11 @@ def attribution(
     value = plain([found])[0]
 
     def show(console: Console) -> None:
-        from dashboards.tail_view import attribution_table
+        from dashboards.tail_view import attribution_table, inside_table
 
         console.print(attribution_table(value))
+        if any(one["slowest"] or one["others"] for one in value["inside"]):
+            console.print(inside_table(value))
         console.print(value["sentence"])
 
     return Answer(value, show)

@@ -164,6 +164,16 @@ class StageShare(Answer):
     excess_share_ci: list[float] | None = Field(description="Its 95 % interval.")
 
 
+class Inside(Answer):
+    """What kept a stage's threads from working, where a collector saw it."""
+
+    stage: str = Field(description="The stage.")
+    messages: list[int] = Field(description="How many of the slowest, and of the others, lie on measured hosts.")
+    unknown: int = Field(description="Of the slowest, on hosts where nobody measured.")
+    slowest: dict[str, float] = Field(description="Kind to share of the stage's time, of the slowest messages.")
+    others: dict[str, float] = Field(description="The same of a sample of all messages.")
+
+
 class Attribution(TailSpan):
     """Where the slowest messages spend their time."""
 
@@ -184,6 +194,8 @@ class Attribution(TailSpan):
     cluster_s: int = Field(description="Length of a cluster's time, seconds.")
     effective_n: float = Field(description="How many independent messages the tail is worth.")
     confidence: float = Field(description="Of the intervals.")
+    reduced: int = Field(description="Messages that were reduced to their critical path.")
+    inside: list[Inside] = Field(description="What the collectors saw on the threads of the 200 slowest and of others.")
     stages: list[StageShare] = Field(description="In the path's order, then `unattributed` and `unfinished`.")
 
 
