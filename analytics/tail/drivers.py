@@ -101,7 +101,7 @@ def found(
     for dim, counted in cells.others.items():
         whole = counted.filter(pl.col("slot").is_null()).rename({"value": dim})
         split = counted.filter(pl.col("slot").is_not_null()).rename({"value": dim})
-        mine = _values(whole, split, [dim], tail, support)
+        mine = [one for one in _values(whole, split, [dim], tail, support) if (one.n, one.tail) not in _sizes(singles)]
         if len(mine) > 1 or (mine and mine[0].n < n):
             varied.append(dim)
             singles += mine
@@ -164,6 +164,11 @@ def _values(table: pl.DataFrame, clustered: pl.DataFrame, dims: list[str], tail:
         deff = between * slots / max(slots - 1, 1) / inside if inside > 0 and slots > 1 else 1.0
         out.append(Candidate(tuple(zip(dims, key, strict=True)), row["n"], row["tail"], row["tail"] / max(1.0, deff)))
     return out
+
+
+def _sizes(candidates: list[Candidate]) -> set[tuple[int, int]]:
+    """Values with the same counts are the same messages under another name: a host with one thread, say."""
+    return {(one.n, one.tail) for one in candidates}
 
 
 def _pairs(
