@@ -1,4 +1,4 @@
-"""Questions about the tail, asked of the store: attribution and drivers over all messages of a span, slice by slice."""
+"""Questions about the tail, asked of the store: budgets, attribution and drivers of a span."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from functools import reduce
 from operator import add
 
 import msgspec
-import polars as pl
 
 from analytics import budget, completeness, tally
 from analytics.cover import widen
@@ -15,14 +14,14 @@ from analytics.paths import Path
 from analytics.population import labels_of
 from analytics.tail import attribution as attributing
 from analytics.tail import budgets as budgeting
-from analytics.tail import cells, clusters, drivers
-from analytics.tail.attribution import Attribution, Inside
+from analytics.tail import clusters, drivers, summed
+from analytics.tail.attribution import Attribution, Facts, Inside, facts_of
 from analytics.tail.budgets import Budgets, Counted
 from analytics.tail.critical import sequential
 from analytics.tail.drivers import Drivers
-from analytics.tail.read import Modes, Reach, frames, slices, tail_cuts
+from analytics.tail.read import Modes, Reach, frames, slices
 from analytics.tail.reduced import members
-from analytics.tail.tailset import parts
+from analytics.tail.tailset import Cuts, parts
 from collector.store import Store
 
 NS = 1_000_000_000
@@ -54,25 +53,18 @@ def attribution(
     Raises ValueError for too few messages or a bad q, and StoreError.
     """
     reach, complete = reach_of(store, from_ns, to_ns, modes)
-    cut = slices(store, path, reach)
-    begin = tail_cuts(store, path, reach, cut, q)
     length_ns = clusters.cluster_ns(from_ns, to_ns)
-    sums, facts, reduced = [], [], 0
-    overlap = not sequential(path)
-    for done, (frame, apart) in enumerate(frames(store, path, reach, cut, details=False)):
-        if progress is not None:
-            progress(done, len(cut.spans))
-        chosen = None
-        if overlap:
-            chosen, changed = members(store, path, frame, begin)
-            reduced += changed
-        sums.append(clusters.sums_of(frame, len(parts(path)), begin, length_ns, chosen))
-        facts.append(attributing.facts_of(frame, path, begin, apart))
+    begin, apart = summed.tail_cuts(store, path, reach, q)
+    sums, facts, reduced = (
+        (*summed.sums(store, path, reach, begin, apart, length_ns), 0)
+        if sequential(path)
+        else _one_by_one(store, path, reach, begin, length_ns, progress)
+    )
     found = attributing.attributed(
         path,
-        reduce(add, sums),
+        sums,
         begin,
-        reduce(add, facts),
+        facts,
         from_ns=from_ns,
         to_ns=to_ns,
         cluster_length_ns=length_ns,
@@ -84,6 +76,22 @@ def attribution(
         said += f" {reduced:,} messages were reduced to their critical path."
     within = _inside(store, path, from_ns, to_ns) if modes is None else []
     return msgspec.structs.replace(found, reduced=reduced, inside=within, sentence=said)
+
+
+def _one_by_one(
+    store: Store, path: Path, reach: Reach, begin: Cuts, length_ns: int, progress: Progress | None
+) -> tuple[clusters.Sums, Facts, int]:
+    """The sums of a path whose stages can overlap: tail and body are reduced to the critical path first."""
+    cut = slices(store, path, reach)
+    sums, facts, reduced = [], [], 0
+    for done, (frame, apart) in enumerate(frames(store, path, reach, cut, details=False)):
+        if progress is not None:
+            progress(done, len(cut.spans))
+        chosen, changed = members(store, path, frame, begin)
+        reduced += changed
+        sums.append(clusters.sums_of(frame, len(parts(path)), begin, length_ns, chosen))
+        facts.append(facts_of(frame, path, begin, apart))
+    return reduce(add, sums), reduce(add, facts), reduced
 
 
 def _inside(store: Store, path: Path, from_ns: int, to_ns: int) -> list[Inside]:
@@ -169,24 +177,14 @@ def who(
     q: float = 0.01,
     modes: Modes = None,
     support: int = drivers.SUPPORT,
-    progress: Progress | None = None,
 ) -> Drivers:
     """What sets the slowest `q` of the messages that start in [from_ns, to_ns) apart from the others.
 
     Raises ValueError for too few messages or a bad q, and StoreError.
     """
     reach, complete = reach_of(store, from_ns, to_ns, modes)
-    cut = slices(store, path, reach)
-    begin = tail_cuts(store, path, reach, cut, q)
-    length_ns = clusters.cluster_ns(from_ns, to_ns)
-    names = [stage.name for stage in path.stages]
-    counted = []
-    for done, (frame, _) in enumerate(frames(store, path, reach, cut, details=True)):
-        if progress is not None:
-            progress(done, len(cut.spans))
-        marked = frame.with_columns(tail=pl.col("took_ns") >= begin.tail_ns)
-        counted.append(cells.count(marked, length_ns, names))
-    whole = reduce(add, counted)
+    begin, _ = summed.tail_cuts(store, path, reach, q)
+    whole = summed.counted(store, path, reach, begin, clusters.cluster_ns(from_ns, to_ns))
     found, looked_at, dims = drivers.found(whole, labels_of(store, whole.cells["label_set"]), support=support)
     rate = drivers.FALSE_DISCOVERIES
     return Drivers(

@@ -80,6 +80,12 @@ def count(frame: pl.DataFrame, length_ns: int, stages: Sequence[str] = ()) -> Ce
     return Cells(cells, clustered, others)
 
 
+def ages(column: str) -> str:
+    """The range of a data age in SQL: the same names."""
+    cases = ", ".join(f"{column} < {limit}, '{name}'" for limit, name in zip(_AGES, _AGE_NAMES, strict=False))
+    return f"multiIf({cases}, '{_AGE_NAMES[-1]}')"
+
+
 def labelled(cells: pl.DataFrame, labels: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
     """The cells with a column per label, and the names of all dimensions. `labels`: `label_set`, `labels` (JSON)."""
     read = [(int(row[0]), _object(row[1])) for row in labels.iter_rows()]

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import polars as pl
 
 from analytics.generations import CURRENT
 from analytics.paths import Path
 from analytics.population import NOT_USERS, population
 from analytics.tail import clusters
-from analytics.tail.tailset import Apart, Cuts, Ints, cuts, took
+from analytics.tail.tailset import Apart, took
 from collector.record import Mode
 from collector.store import Store
 
@@ -79,9 +78,3 @@ def frames(
     for first, last in cut.spans:
         found = population(store, path, from_ns=first, to_ns=last, modes=reach.modes, share=cut.share, details=details)
         yield took(found.frame, path, reach.known_to_ns)
-
-
-def tail_cuts(store: Store, path: Path, reach: Reach, cut: Slices, q: float) -> Cuts:
-    """Where the tail begins. Raises ValueError for too few messages."""
-    values: list[Ints] = [frame["took_ns"].to_numpy() for frame, _ in frames(store, path, reach, cut, details=False)]
-    return cuts(np.concatenate(values) if values else np.zeros(0, dtype=np.int64), q)

@@ -86,18 +86,24 @@ def cuts(values: Ints, q: float) -> Cuts:
 
     The tail holds everything as slow as its fastest member, so ties can make it larger than q.
     """
-    n = len(values)
+    wanted = ranks(len(values), q)
+    parted = np.partition(values, sorted(set(wanted)))
+    return Cuts(q, len(values), *(int(parted[rank]) for rank in wanted))
+
+
+def ranks(n: int, q: float) -> tuple[int, int, int, int, int]:
+    """The ranks, from 0, of the cuts among n values in ascending order, in the order of the fields of `Cuts`.
+
+    Raises ValueError for too few or a bad q.
+    """
     if not 0 < q <= 0.5:
         raise ValueError(f"q is the slowest share of messages, above 0 and at most 0.5; got {q}")
-    size = max(1, round(q * n))
     if n < 10:
         raise ValueError(f"a tail needs at least 10 messages to be told from a body, there are {n}")
+    size = max(1, round(q * n))
     near = max(_LEAST_BAND, round(_BAND * size))
-    ranks = [n - size, int(BODY[0] * n), min(n - 1, int(BODY[1] * n)), max(0, n - size - near)]
-    ranks.append(min(n - 1, n - size + near))
-    parted = np.partition(values, sorted(set(ranks)))
-    at = [int(parted[rank]) for rank in ranks]
-    return Cuts(q, n, *at)
+    last = n - 1
+    return n - size, int(BODY[0] * n), min(last, int(BODY[1] * n)), max(0, n - size - near), min(last, n - size + near)
 
 
 def apportion(sums: Ints, count: int) -> list[int]:

@@ -136,8 +136,8 @@ def drivers(
     start, end = _span(from_, to)
     _check_q(q)
     known = path_named(run, path)
-    with opened(run) as store, _progress(run, "drivers") as tell, _enough():
-        found = ask(store, known, from_ns=start, to_ns=end, q=q, modes=_modes(mode), support=support, progress=tell)
+    with opened(run) as store, _progress(run, "drivers"), _enough():
+        found = ask(store, known, from_ns=start, to_ns=end, q=q, modes=_modes(mode), support=support)
     value = plain([found])[0]
 
     def show(console: Console) -> None:

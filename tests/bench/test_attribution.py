@@ -43,7 +43,8 @@ FILL = """
 INSERT INTO messages (path, window, generation, key, start, e2e_ns, e2e_error_ns, stage_ns, stage_error_ns, stage_host,
     stage_thread, stage_depth, duplicates, repeated, host, service, outcome, mode, cache, data_age_ns, weight,
     label_set, completeness)
-SELECT 'order', toDateTime(intDiv(at, 10) * 10, 'UTC'), 1, cityHash64(number), start, arraySum(x -> assumeNotNull(x), stages), 100, stages,
+SELECT 'order', toDateTime(intDiv(at, 10) * 10, 'UTC'), 1, cityHash64(number), start,
+    arraySum(x -> assumeNotNull(x), stages), 100, stages,
     arrayResize([toNullable(toUInt32(100))], 6, 100), arrayResize([h], 6, h), [1, 1, 2, 2, 3, 3],
     arrayResize([toNullable(toInt32(1))], 6, 1), 0, 0, h, 'engine', 'ok', 'normal', 'hit', NULL, 1,
     {symbols:Array(UInt64)}[s + 1], 1

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
+import polars as pl
 import pytest
 
 from analytics import windows
 from analytics.paths import Path
-from analytics.tail import ask, read, why
+from analytics.population import labels_of, population
+from analytics.tail import ask, cells, drivers, read, why
+from analytics.tail.attribution import attribution
+from analytics.tail.tailset import took
 from collector.store import Store
 from tests.analytics.world import HOUR, label_set, path, put, put_rows, stamp
 
@@ -87,14 +92,31 @@ def test_attribution_counts_every_message_and_says_what_threads_waited_for(serve
     assert inside.others.get("run_queue", 0.0) < inside.slowest["run_queue"]
 
 
+@pytest.mark.parametrize("q", [0.003, 0.02, 0.3])
+def test_the_store_sums_as_a_frame_is_summed(served: tuple[Store, Path], q: float) -> None:
+    store, one = served
+    frame = population(store, one, **SPAN).frame
+    alone = attribution(frame, one, **SPAN, q=q, completeness=None)
+    found = ask.attribution(store, one, **SPAN, q=q)
+    assert msgspec.structs.replace(found, inside=[], completeness=None) == alone
+    prepared, _ = took(frame, one)
+    marked = prepared.with_columns(tail=pl.col("took_ns") >= alone.threshold_ns)
+    counted = cells.count(marked, 10 * S, [stage.name for stage in one.stages])
+    named = drivers.found(counted, labels_of(store, counted.cells["label_set"]))
+    who = ask.who(store, one, **SPAN, q=q)
+    assert (who.drivers, who.looked_at, who.dimensions) == named
+
+
 def test_slices_of_time_give_the_same_answer(served: tuple[Store, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     store, one = served
-    whole = ask.attribution(store, one, **SPAN), ask.who(store, one, **SPAN)
+    whole = ask.attribution(store, one, **SPAN)
     budgets = ask.budgets(store, one, **SPAN)
     cut = read.slices(store, one, read.Reach(HOUR, HOUR + 300 * S), at_once=700)
     assert len(cut.spans) == 5
     monkeypatch.setattr(ask, "slices", lambda *_: cut)
-    assert (ask.attribution(store, one, **SPAN), ask.who(store, one, **SPAN)) == whole
+    monkeypatch.setattr(ask, "sequential", lambda _: False)
+    monkeypatch.setattr(ask, "members", lambda *_: (None, 0))
+    assert ask.attribution(store, one, **SPAN) == whole
     assert ask.budgets(store, one, **SPAN).classes == budgets.classes
 
 
