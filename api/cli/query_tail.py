@@ -180,7 +180,7 @@ def explain(
         against = parse_time(against_from, "--against-from", now), parse_time(against_to, "--against-to", now)
     known = path_named(run, path)
     others = list(declared_paths(run).values())
-    with opened(run) as store:
+    with opened(run) as store, _progress(run, "explain"):
         try:
             found = explanation(
                 store, known, from_ns=start, to_ns=end, against=against, paths=others, modes=_modes(mode)
