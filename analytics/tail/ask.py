@@ -11,7 +11,6 @@ import msgspec
 from analytics import budget, completeness, tally
 from analytics.cover import widen
 from analytics.paths import Path
-from analytics.population import labels_of
 from analytics.tail import attribution as attributing
 from analytics.tail import budgets as budgeting
 from analytics.tail import clusters, drivers, summed
@@ -185,7 +184,8 @@ def who(
     reach, complete = reach_of(store, from_ns, to_ns, modes)
     begin, _ = summed.tail_cuts(store, path, reach, q)
     whole = summed.counted(store, path, reach, begin, clusters.cluster_ns(from_ns, to_ns))
-    found, looked_at, dims = drivers.found(whole, labels_of(store, whole.cells["label_set"]), support=support)
+    labels, many = drivers.labels_in(store, whole)
+    found, looked_at, dims = drivers.found(whole, labels, support=support)
     rate = drivers.FALSE_DISCOVERIES
     return Drivers(
         path=path.name,
@@ -200,5 +200,5 @@ def who(
         false_discoveries=rate,
         drivers=found,
         completeness=complete,
-        sentence=drivers.said(found, looked_at, rate),
+        sentence=drivers.said(found, looked_at, rate, without_labels=many),
     )

@@ -15,14 +15,17 @@ import numpy as np
 import polars as pl
 
 from analytics.percentiles import CONFIDENCE
+from analytics.population import labels_of
 from analytics.tail import proportions
 from analytics.tail.cells import Cells, labelled
+from collector.store import Store
 
 FALSE_DISCOVERIES = 0.05
 SUPPORT = 10  # messages of a value in the tail
 MOST_VALUES = 200  # per dimension, the most frequent in the tail
 MOST_PAIRS = 400
 MORE_THAN_PARENTS = 1.25
+MOST_LABEL_SETS = 50_000  # beyond, labels are as good as keys and are not looked at
 
 
 class Driver(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,8 +118,20 @@ def found(
     return kept, looked_at, varied
 
 
-def said(drivers: list[Driver], looked_at: int, rate: float) -> str:
+def labels_in(store: Store, cells: Cells) -> tuple[pl.DataFrame, bool]:
+    """The labels of the counted messages, and whether there are too many sets of them to be looked at (then none)."""
+    sets = cells.cells["label_set"].unique()
+    if len(sets) > MOST_LABEL_SETS:
+        return pl.DataFrame(schema={"label_set": pl.UInt64, "labels": pl.String}), True
+    return labels_of(store, sets), False
+
+
+def said(drivers: list[Driver], looked_at: int, rate: float, *, without_labels: bool = False) -> str:
     """What the answer says in words."""
+    if without_labels:
+        return f"Labels were not looked at: there are more than {MOST_LABEL_SETS:,} different sets of them. " + said(
+            drivers, looked_at, rate
+        )
     if not looked_at:
         return "No value is frequent enough in the tail to be compared, or all messages are alike."
     if not drivers:

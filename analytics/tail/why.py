@@ -10,7 +10,7 @@ import polars as pl
 
 from analytics import budget
 from analytics.paths import Path
-from analytics.population import labels_of, population
+from analytics.population import population
 from analytics.tail import attribution as attributing
 from analytics.tail import cells, drivers, explain
 from analytics.tail.ask import reach_of
@@ -188,7 +188,7 @@ def _label(store: Store, path: Path, sides: Sides, one: Suspect) -> str:
 def _driver(store: Store, path: Path, marked: pl.DataFrame) -> str:
     """The single value that most sets the messages apart that are marked in `tail`, as `dimension=value`."""
     counted = cells.count(marked, 10 * NS, [stage.name for stage in path.stages])
-    found, _, _ = drivers.found(counted, labels_of(store, counted.cells["label_set"]))
+    found, _, _ = drivers.found(counted, drivers.labels_in(store, counted)[0])
     single = [one for one in found if len(one.what) == 1 and next(iter(one.what)) not in _CONSEQUENCES]
     if not single:
         return ""

@@ -14,6 +14,7 @@ from analytics.tail import ask, cells, drivers, read, why
 from analytics.tail.attribution import attribution
 from analytics.tail.tailset import took
 from collector.store import Store
+from tests.analytics.conftest import TABLES
 from tests.analytics.world import HOUR, label_set, path, put, put_rows, stamp
 
 S = 1_000_000_000
@@ -54,7 +55,18 @@ def serve(store: Store, one: Path) -> Path:
 
 
 @pytest.fixture
-def served(store: Store) -> tuple[Store, Path]:
+def served(shared_store: Store) -> tuple[Store, Path]:
+    """Filled once, and again where another test has emptied the store meanwhile."""
+    store, one = shared_store, path(PATH)
+    if store.query("SELECT count() AS n FROM messages WHERE path = 'order'")["n"][0] != N:
+        for table in TABLES:
+            store.execute(f"TRUNCATE TABLE {table}")
+        fill(store)
+        serve(store, one)
+    return store, one
+
+
+def fill(store: Store) -> None:
     """Ten messages a second for 300 s; in the second half every tenth of symbol B decides 5 ms longer."""
     rng = np.random.default_rng(1)
     sets = {name: label_set(store, {"symbol": name}) for name in "AB"}
@@ -77,7 +89,6 @@ def served(store: Store) -> tuple[Store, Path]:
             )  # fmt: skip
     put(store, stamps)
     put_rows(store, "intervals", waits)
-    return store, serve(store, path(PATH))
 
 
 def test_attribution_counts_every_message_and_says_what_threads_waited_for(served: tuple[Store, Path]) -> None:
@@ -118,6 +129,15 @@ def test_slices_of_time_give_the_same_answer(served: tuple[Store, Path], monkeyp
     monkeypatch.setattr(ask, "members", lambda *_: (None, 0))
     assert ask.attribution(store, one, **SPAN) == whole
     assert ask.budgets(store, one, **SPAN).classes == budgets.classes
+
+
+def test_labels_that_are_as_good_as_keys_are_not_looked_at(
+    served: tuple[Store, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drivers, "MOST_LABEL_SETS", 1)
+    found = ask.who(*served, **SPAN, q=0.02)
+    assert "symbol" not in found.dimensions
+    assert found.sentence.startswith("Labels were not looked at")
 
 
 def test_drivers_are_the_planted_ones(served: tuple[Store, Path]) -> None:
