@@ -23,6 +23,7 @@ from api.routes import (
     scheduler,
     sql,
     stream,
+    tail,
     tokens,
 )
 
@@ -48,6 +49,7 @@ ROUTERS = tuple(
         queues,
         stream,
         sql,
+        tail,
         ingest,
         tokens,
     )
