@@ -36,6 +36,7 @@ pytestmark = [pytest.mark.bench, pytest.mark.timeout(3600)]
 
 ROUNDS = int(os.environ.get("TAILSIGHT_BENCH_ROUNDS", "20"))
 SECONDS = float(os.environ.get("TAILSIGHT_BENCH_SECONDS", "10"))
+LOOP = str(Path(__file__).with_name("request_loop.py"))
 RATE, THREADS, PORT = 5_000, 24, 7_411
 MOST = {"p99": 1.05, "CPU": 1.03}
 COLLECTORS = ("probe", "schedstat", "clock", "nic", "host", "scheduler", "packet", "feeds", "otlp", "prometheus",
@@ -106,7 +107,7 @@ class Scene:
         self.host = host
 
     def _start(self, stack: ExitStack, before: list[str], *words: object) -> subprocess.Popen[str]:
-        command = [*before, sys.executable, "-m", "tests.bench.request_loop", *map(str, words)]
+        command = [*before, sys.executable, LOOP, *map(str, words)]
         process = subprocess.Popen(
             command, cwd=ROOT, env=self.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -157,7 +158,7 @@ class Scene:
     def ask(self) -> dict[str, Any]:
         """One block of requests from inside the namespace, and what the loop used per request."""
         words = ("ask", self.host.gateway, str(PORT), str(RATE), str(SECONDS))
-        command = self.host.command(sys.executable, "-m", "tests.bench.request_loop", *words)
+        command = self.host.command(sys.executable, LOOP, *words)
         before = self.tell("?")
         done = subprocess.run(
             command, cwd=ROOT, env=self.env, capture_output=True, text=True, check=True, timeout=SECONDS + 60
