@@ -75,24 +75,44 @@ def parse(text: str) -> Throttling | None:
     return Throttling(numbers["nr_periods"], numbers.get("nr_throttled", 0), ns)
 
 
-def read(processes: Iterable[int], proc: Path = Path("/proc")) -> dict[str, Throttling]:
-    """The limits that bear on these processes now, by the group's folder; at most 256 groups."""
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What bears on some processes now: groups by their folder, and each process' innermost one with a limit."""
+
+    groups: dict[str, Throttling]
+    innermost: dict[int, str]
+
+
+def read(processes: Iterable[int], proc: Path = Path("/proc")) -> Limits:
+    """The limits that bear on these processes (or threads) now; at most 256 groups are looked at."""
     try:
         mounted = mounts((proc / "self" / "mountinfo").read_text())
     except OSError:
-        return {}
-    folders: dict[Path, None] = {}
+        return Limits({}, {})
+    groups: dict[str, Throttling] = {}
+    innermost: dict[int, str] = {}
+    looked: dict[str, list[Path]] = {}
+    seen: set[Path] = set()
     for pid in processes:
         try:
-            folders |= dict.fromkeys(groups_of((proc / str(pid) / "cgroup").read_text(), mounted))
+            text = (proc / str(pid) / "cgroup").read_text()
         except OSError:
             continue  # it has ended
-    found = {}
-    for folder in list(folders)[:_MOST_GROUPS]:
-        try:
-            throttling = parse((folder / "cpu.stat").read_text())
-        except OSError:
-            continue
-        if throttling is not None:
-            found[str(folder)] = throttling
-    return found
+        if text not in looked:
+            looked[text] = groups_of(text, mounted)
+        for folder in looked[text]:
+            if folder not in seen and len(seen) < _MOST_GROUPS:
+                seen.add(folder)
+                throttling = _stat(folder)
+                if throttling is not None:
+                    groups[str(folder)] = throttling
+            if str(folder) in groups and groups[str(folder)].periods:
+                innermost[pid] = str(folder)
+    return Limits(groups, innermost)
+
+
+def _stat(folder: Path) -> Throttling | None:
+    try:
+        return parse((folder / "cpu.stat").read_text())
+    except OSError:
+        return None

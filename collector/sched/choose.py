@@ -40,6 +40,7 @@ def choose(settings: SchedulerSettings) -> Choice:
             record_all=everyone,
             ring_bytes=settings.ring_mib << 20,
             interrupts=settings.interrupts,
+            wakers=settings.wakers,
             threads=settings.threads,
         ),
         "perf": lambda: PerfPairs(groups=settings.groups, threshold_ns=threshold, record_all=everyone),

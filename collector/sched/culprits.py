@@ -78,12 +78,14 @@ class Intervals:
         offset_ns: int,
         groups: Sequence[str],
         observed: Mapping[int, int] = MappingProxyType({}),
+        limited: Mapping[int, str] = MappingProxyType({}),
     ) -> Columns:
         """The intervals; `offset_ns` takes MONOTONIC to UTC, `groups` names the records' groups.
 
         A culprit that is observed itself (thread -> group) goes by the name of its group: `python` says little.
+        `limited` are the control groups whose limits bear on threads.
         """
-        culprit, texts = self._culprits(records, {tid: groups[group] for tid, group in observed.items()})
+        culprit, texts = self._culprits(records, {tid: groups[group] for tid, group in observed.items()}, limited)
         place = records["group"].astype(np.int64) << 16 | records["cpu"]
         used, label_code = np.unique(place, return_inverse=True)
         sets = np.array([self._label_set(int(p) >> 16, int(p) & 0xFFFF, groups) for p in used], dtype=np.uint64)
@@ -114,17 +116,21 @@ class Intervals:
             labels["service"] = groups[group]
         return self._labels.intern(labels)
 
-    def _culprits(self, records: NDArray[np.void], services: Mapping[int, str]) -> tuple[NDArray[np.uint16], list[str]]:
+    def _culprits(
+        self, records: NDArray[np.void], services: Mapping[int, str], limited: Mapping[int, str]
+    ) -> tuple[NDArray[np.uint16], list[str]]:
         """Codes and texts. One look at a text per distinct (kind, culprit); a pid keeps its name within a batch."""
         keys = records["by_pid"].astype(np.int64) << _KIND_BITS | records["kind"]
+        throttled = (records["by_pid"] == 0) & (records["kind"] == RecordKind.PREEMPTED)
+        keys[throttled] = -1 - records["pid"][throttled].astype(np.int64)  # whose limit it was depends on the victim
         _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
         texts: dict[str, int] = {}
         codes = np.zeros(len(first), dtype="<u2")
         for n, row in enumerate(records[first]):
-            codes[n] = texts.setdefault(self._name(row, services), len(texts))
+            codes[n] = texts.setdefault(self._name(row, services, limited), len(texts))
         return codes[inverse], list(texts)
 
-    def _name(self, row: np.void, services: Mapping[int, str]) -> str:
+    def _name(self, row: np.void, services: Mapping[int, str], limited: Mapping[int, str]) -> str:
         kind, by = RecordKind(int(row["kind"])), int(row["by_pid"])
         if kind is RecordKind.IRQ:
             return "irq:timer" if by == LOCAL_TIMER else f"irq:{self._irq_name(by)}"
@@ -132,6 +138,8 @@ class Intervals:
             return f"softirq:{self._softirqs.get(by, by)}"
         if by == UNKNOWN_PID:
             return "unknown"
+        if by == 0 and kind is RecordKind.PREEMPTED and int(row["pid"]) in limited:
+            return f"limit:{limited[int(row['pid'])]}"
         if by == 0:
             return _NOBODY.get(kind, "interrupt")
         return services.get(by) or bytes(row["by_comm"]).decode(errors="replace")

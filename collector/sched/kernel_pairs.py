@@ -30,6 +30,7 @@ class KernelPairs:
         record_all: records for threads that nobody observes, too.
         ring_bytes: a power of two; 72 bytes per record.
         interrupts: whether to measure interrupts as well.
+        wakers: whether to see who ends blocked times.
         threads: how many observed threads have histograms of their own, 30 kB each.
         route: how the programs hang on the kernel, by name (`routes.ROUTES`); the first that works when None.
 
@@ -51,6 +52,7 @@ class KernelPairs:
         record_all: bool = False,
         ring_bytes: int = 8 << 20,
         interrupts: bool = True,
+        wakers: bool = True,
         threads: int = 128,
         route: str | None = None,
     ) -> None:
@@ -87,6 +89,7 @@ class KernelPairs:
                 threads_fd=thread_map.fd,
                 threads=threads,
                 interrupts=interrupts,
+                wakers=wakers,
             )
             self.route = self._attach(shared, interrupts, route)
             if self.route != routes.TYPED:

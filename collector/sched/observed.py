@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -24,13 +26,19 @@ def threads_of(processes: Iterable[int], proc: Path = Path("/proc")) -> list[int
 def threads_of_cgroup(path: Path) -> list[int]:
     """The threads of a cgroup folder (version 2: `cgroup.threads`, version 1: `tasks`), those below it included.
 
-    Raises OSError when the folder does not exist or holds neither file.
+    Raises OSError when the folder does not exist or holds neither file; one below it may end meanwhile.
     """
-    found: list[int] = []
-    for folder in (path, *(p for p in path.rglob("*") if p.is_dir())):
-        name = "cgroup.threads" if (folder / "cgroup.threads").exists() else "tasks"
-        found += [int(tid) for tid in (folder / name).read_text().split()]
+    found = _tasks(path)
+    for folder, names, _ in os.walk(path):
+        for name in names:
+            with contextlib.suppress(OSError):
+                found += _tasks(Path(folder) / name)
     return found
+
+
+def _tasks(folder: Path) -> list[int]:
+    name = "cgroup.threads" if (folder / "cgroup.threads").exists() else "tasks"
+    return [int(tid) for tid in (folder / name).read_text().split()]
 
 
 class Groups:

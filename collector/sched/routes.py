@@ -93,7 +93,8 @@ ROUTES: Mapping[str, Route] = {TYPED: typed, RECORD: record}
 
 def _scheduling(shared: Shared, fields: Callable[[str], Fields]) -> Iterable[tuple[str, str, bytes]]:
     """Short name, tracepoint and code; the switch last, so that nothing is paired before wakeups are seen."""
-    yield "ts_waking", "sched_waking", runq_program.waking_program(fields("sched_waking"), shared)
+    if shared.wakers:
+        yield "ts_waking", "sched_waking", runq_program.waking_program(fields("sched_waking"), shared)
     yield "ts_fork", "sched_process_fork", runq_program.fork_program(fields("sched_process_fork"), shared)
     yield "ts_wakeup", "sched_wakeup", runq_program.wakeup_program(fields("sched_wakeup"), shared, new=False)
     yield "ts_wakeup_new", "sched_wakeup_new", runq_program.wakeup_program(fields("sched_wakeup_new"), shared, new=True)

@@ -63,6 +63,7 @@ class Shared:
     threads_fd: int
     threads: int  # how many observed threads have histograms of their own
     interrupts: bool  # whether the programs on interrupts run beside these
+    wakers: bool  # whether the program on sched_waking does
 
     @property
     def cpu_bytes(self) -> int:

@@ -18,6 +18,7 @@ class SchedulerSettings(Section, frozen=True, kw_only=True):
         threshold: run-queue delays from here on become intervals; shorter ones are counted.
         irq_threshold: the same for interrupts that hit observed threads.
         interrupts: measure interrupts.
+        wakers: name who ended a blocked time; some 20 ns per wakeup on the machine, without it all are `unknown`.
         groups: how many groups of threads (services) are counted apart, all others included.
         report: how often percentiles and counters are handed over.
         intervals_per_second: at most so many intervals are kept, the longest of each poll; the others count as lost.
@@ -32,6 +33,7 @@ class SchedulerSettings(Section, frozen=True, kw_only=True):
     threshold: str = "10us"
     irq_threshold: str = "10us"
     interrupts: bool = True
+    wakers: bool = True
     groups: int = 8
     report: str = "10s"
     intervals_per_second: int = 20_000

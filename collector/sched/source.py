@@ -53,7 +53,9 @@ class SchedulerSource:
         self._mechanism: Mechanism | None = None
         self._totals: Totals | None = None
         self._pressure = psi.Pressure({}, None)
-        self._limits: dict[str, cgroups.Throttling] = {}
+        self._limits = cgroups.Limits({}, {})
+        self._limited: dict[int, str] = {}  # observed thread -> the group whose limit bears on it
+        self.problem = ""  # what is wrong now and may come right
         self._lost = self._thinned = 0
         self._polled_ns = 0
         self._unobservable: Mapping[int, str] = {}
@@ -87,7 +89,7 @@ class SchedulerSource:
             records = self._longest(self._mechanism.drain(), now, poll)
             if len(records):
                 poll.columns.append(
-                    self._intervals.columns(records, clock.offset_ns, self._groups.names, self._threads)
+                    self._intervals.columns(records, clock.offset_ns, self._groups.names, self._threads, self._limited)
                 )
         if now - self._reported_ns >= self._report_ns:
             self._report(poll, clock)
@@ -116,20 +118,28 @@ class SchedulerSource:
 
     def _refresh(self) -> None:
         settings = self._settings
+        processes: dict[int, list[int]] = {}  # with their threads
         self._threads = {}
-        self._programs = tuple(settings.pids)
+        self.problem = ""
         if settings.observe == "probed":
-            processes = self._processes()
-            self._programs = tuple(processes)
-            for pid, service in processes.items():
-                self._threads |= dict.fromkeys(threads_of([pid]), self._groups.number(service))
+            for pid, service in self._processes().items():
+                processes[pid] = threads_of([pid])
+                self._threads |= dict.fromkeys(processes[pid], self._groups.number(service))
         elif settings.observe == "pids":
-            self._threads = dict.fromkeys(threads_of(settings.pids), self._groups.number("pids"))
+            processes = {pid: threads_of([pid]) for pid in settings.pids}
+            threads = [tid for tids in processes.values() for tid in tids]
+            self._threads = dict.fromkeys(threads, self._groups.number("pids"))
+            if not threads:
+                self.problem = f"none of the processes {list(settings.pids)} is running; see [agent.scheduler] pids"
         elif settings.observe == "cgroup":
-            self._threads = dict.fromkeys(
-                threads_of_cgroup(Path(settings.cgroup)), self._groups.number(settings.cgroup)
-            )
-            self._programs = tuple(self._threads)
+            try:
+                processes = {tid: [tid] for tid in threads_of_cgroup(Path(settings.cgroup))}
+            except OSError as error:
+                self.problem = f"{settings.cgroup}: {error.strerror}; see [agent.scheduler] cgroup"
+            self._threads = dict.fromkeys(processes, self._groups.number(settings.cgroup))
+        self._programs = tuple(processes)
+        limits = cgroups.read(self._programs).innermost
+        self._limited = {tid: limits[pid] for pid, tids in processes.items() if pid in limits for tid in tids}
         if self._mechanism is not None:
             self._unobservable = self._mechanism.observe(self._threads)
 
@@ -194,8 +204,8 @@ class SchedulerSource:
         """What CPU limits took from the groups that observed programs belong to."""
         now, before = cgroups.read(self._programs), self._limits
         self._limits = now
-        for group, limit in now.items():
-            earlier = before.get(group)
+        for group, limit in now.groups.items():
+            earlier = before.groups.get(group)
             if earlier is not None and limit.periods:
                 where = (("cgroup", group),)
                 yield gauges.Gauge("scheduler_throttled", limit.throttled - earlier.throttled, labels=where)

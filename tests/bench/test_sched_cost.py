@@ -80,10 +80,10 @@ class Bare:
         """There is nothing to close."""
 
 
-def attached(route: str, *, interrupts: bool) -> KernelPairs:
+def attached(route: str, *, interrupts: bool, wakers: bool = True) -> KernelPairs:
     """The programs by one route, or a skip."""
     try:
-        return KernelPairs(route=route, interrupts=interrupts)
+        return KernelPairs(route=route, interrupts=interrupts, wakers=wakers)
     except (TracefsError, OSError) as error:
         pytest.skip(explain("ebpf", error))
 
@@ -99,6 +99,7 @@ def test_the_cost_per_switch_and_wakeup() -> None:
         "bare": Bare,
         "typed": lambda: attached(TYPED, interrupts=True),
         "typed, observed": lambda: attached(TYPED, interrupts=True),
+        "typed, no wakers": lambda: attached(TYPED, interrupts=True, wakers=False),
         "typed, no interrupts": lambda: attached(TYPED, interrupts=False),
         "record": lambda: attached(RECORD, interrupts=True),
     }

@@ -18,7 +18,7 @@ from collector.sched.bpf_asm import R0, R1, Assembler
 from collector.sched.bpf_syscall import VerifierError, load_program
 from collector.sched.delay_buckets import BUCKETS, bucket_index
 from collector.sched.kernel_pairs import KernelPairs
-from collector.sched.layout import RecordKind, State
+from collector.sched.layout import UNKNOWN_PID, RecordKind, State
 from collector.sched.mechanism import Totals
 from collector.sched.routes import RECORD, TYPED
 from collector.sched.tracefs import tracepoint
@@ -315,6 +315,16 @@ def test_a_wait_for_a_lock_names_who_let_go(typed: KernelPairs, where: str) -> N
     assert {bytes(wait["by_comm"]) for wait in waits} == {b"holder"}
     assert 0 not in {int(wait["by_pid"]) for wait in waits}
     assert sum(int(w["duration_ns"]) for w in waits) <= blocked[State.BLOCKED_LOCK - State.BLOCKED_INTERRUPTIBLE]
+
+
+def test_without_wakers_nobody_is_named(kernel_pairs: Make) -> None:
+    pairs = kernel_pairs(threshold_ns=1_000_000, wakers=False)
+    if pairs.route != TYPED or platform.machine() != "x86_64":
+        pytest.skip("sleeps are not told apart here")
+    records, _ = slept(pairs, "lock", "near")
+    waits = of_kind(records, RecordKind.BLOCKED_LOCK)
+    assert len(waits) >= 9
+    assert set(waits["by_pid"].tolist()) == {UNKNOWN_PID}
 
 
 def test_a_sleep_of_ones_own_will_is_counted_and_no_interval(typed: KernelPairs) -> None:

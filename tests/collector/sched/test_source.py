@@ -15,7 +15,7 @@ from tailsight_probe import Probe
 from collector.agent.registry import Services
 from collector.record import Columns, DropReason
 from collector.sched.culprits import Intervals, LabelSets
-from collector.sched.layout import RECORD, RecordKind
+from collector.sched.layout import RECORD, UNKNOWN_PID, RecordKind
 from collector.sched.settings import SchedulerSettings
 from collector.sched.source import SchedulerSource
 from collector.sources import Poll
@@ -104,16 +104,45 @@ def test_label_sets_come_once_and_name_every_label_that_is_used() -> None:
     assert used - {0} <= set(sets)
 
 
-def test_a_thread_that_polls_without_a_switch_is_reported_not_called_idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    source = SchedulerSource("here", lambda: {os.getpid(): "engine"}, SchedulerSettings(mechanism="psi", report="1ms"))
-    source.start({})
-    monkeypatch.setattr(source._busy, "update", lambda threads, now_ns: [min(threads)])  # noqa: ARG005
-    source.poll(clock_now())
-    time.sleep(0.002)
-    (gauges,) = tables([source.poll(clock_now())], "gauges")
-    source.close()
-    named = dict(zip(gauges.text("name"), gauges.text("service"), strict=True))
-    assert named["scheduler_not_observable"] == "engine"
+# Polls at real-time priority, so that nobody takes the CPU from it, for so many seconds.
+POLLER = """
+import os, sys, time
+os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+try: os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(20))
+except OSError as error: print(error, flush=True); sys.exit()
+print("ready", flush=True)
+sys.stdin.readline()
+end = time.monotonic() + float(sys.argv[1])
+while time.monotonic() < end: pass
+"""
+
+
+def test_a_thread_that_polls_without_a_switch_is_reported_not_called_idle() -> None:
+    settings = SchedulerSettings(report="100ms")
+    with script(POLLER, 0.9) as poller:
+        if (said := line(poller)) != "ready\n":
+            pytest.skip(f"nobody may poll undisturbed here: {said}")
+        source = SchedulerSource("here", lambda: {poller.pid: "engine"}, settings)
+        source.start({})
+        polls = [source.poll(clock_now())]
+        go(poller)
+        while poller.poll() is None:
+            time.sleep(0.02)
+            polls.append(source.poll(clock_now()))
+        source.close()
+    found = [
+        (service, int(labels))
+        for c in tables(polls, "gauges")
+        for name, service, labels in zip(c.text("name"), c.text("service"), c.values["label_set"], strict=True)
+        if name == "scheduler_not_observable"
+    ]
+    sets = {
+        int(number): text
+        for c in tables(polls, "label_sets")
+        for number, text in zip(c.values["label_set"], c.text("labels"), strict=True)
+    }
+    assert found
+    assert {(service, sets[labels]) for service, labels in found} == {("engine", f'{{"thread":"{poller.pid}"}}')}
 
 
 def test_records_that_found_the_ring_full_are_drops(kernel_pairs: object) -> None:
@@ -201,3 +230,62 @@ def test_a_culprit_that_is_observed_goes_by_its_service() -> None:
     made = Intervals("h", LabelSets(), {}, str).columns(records, 0, ["(not observed)", "engine"], {7: 1})
     assert made.text("culprit") == ["engine", "python", "limit"]
     assert made.text("kind") == ["preempted", "preempted", "throttled"]
+
+
+def test_a_limit_goes_by_the_group_of_the_thread_that_it_stopped() -> None:
+    records = np.zeros(4, dtype=RECORD)
+    records["kind"], records["pid"] = RecordKind.PREEMPTED, [7, 8, 9, 7]
+    made = Intervals("h", LabelSets(), {}, str).columns(records, 0, ["x"], {}, {7: "/cg/engine", 8: "/cg/feed"})
+    assert made.text("culprit") == ["limit:/cg/engine", "limit:/cg/feed", "limit", "limit:/cg/engine"]
+
+
+def test_what_was_not_seen_is_unknown() -> None:
+    records = np.zeros(2, dtype=RECORD)
+    records["kind"], records["by_pid"] = [RecordKind.BLOCKED_LOCK, RecordKind.BLOCKED_IO], [UNKNOWN_PID, 0]
+    made = Intervals("h", LabelSets(), {}, str).columns(records, 0, ["x"])
+    assert made.text("culprit") == ["unknown", "interrupt"]
+
+
+@pytest.mark.parametrize("observe", ["pids", "cgroup", "all"])
+def test_observed_are_those_that_the_settings_name(observe: str, tmp_path: Path) -> None:
+    with script(SPIN, "victim", 0.4) as victim, script(SPIN, "thief", 0.4) as thief:
+        assert line(victim) == line(thief) == "ready\n"
+        (tmp_path / "tasks").write_text(f"{victim.pid}\n")
+        named = {"pids": {"pids": (victim.pid,)}, "cgroup": {"cgroup": str(tmp_path)}, "all": {}}[observe]
+        settings = SchedulerSettings(observe=observe, threshold="100us", report="100ms", **named)  # type: ignore[arg-type]
+        source = SchedulerSource("here", dict, settings)
+        available = source.start({})
+        if "machine" not in (source._mechanism.sees if source._mechanism else ()):
+            source.close()
+            pytest.skip(available.reason)
+        polls = [source.poll(clock_now())]
+        go(victim)
+        go(thief)
+        for process in (victim, thief):
+            process.wait(timeout=60)
+        polls.append(source.poll(clock_now()))
+        assert source.problem == ""
+        source.close()
+    threads = {tid for c in tables(polls, "intervals") for tid in c.values["thread"].tolist()}
+    assert victim.pid in threads
+    assert (threads == {victim.pid}) == (observe != "all")
+
+
+def test_a_group_or_process_that_is_not_there_is_said_and_waited_for(tmp_path: Path) -> None:
+    folder = tmp_path / "later"
+    source = SchedulerSource("here", dict, SchedulerSettings(mechanism="psi", observe="cgroup", cgroup=str(folder)))
+    source.start({})
+    source.poll(clock_now())
+    assert source.problem == f"{folder}: No such file or directory; see [agent.scheduler] cgroup"
+    folder.mkdir()
+    (folder / "tasks").write_text(f"{os.getpid()}\n")
+    source._refreshed_ns = 0
+    source.poll(clock_now())
+    assert source.problem == ""
+    assert source._threads == {os.getpid(): 1}
+    source.close()
+    gone = SchedulerSource("here", dict, SchedulerSettings(mechanism="psi", observe="pids", pids=(2**22 - 1,)))
+    gone.start({})
+    gone.poll(clock_now())
+    assert "none of the processes" in gone.problem
+    gone.close()
