@@ -15,12 +15,13 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
-
-from tailsight_probe.sockets import SocketStamps
+from typing import TYPE_CHECKING, Protocol
 
 from api.demo.stopping import Stop
 from api.demo.wire import HEARTBEAT, Frames, WireError, frame
+
+if TYPE_CHECKING:
+    from tailsight_probe.sockets import SocketStamps
 
 HEARTBEAT_S = 1.0
 SILENCE_S = 3.0

@@ -22,6 +22,7 @@ from collector.decode.halts import HaltReader
 from collector.decode.layout import FixedField, Layout
 from collector.decode.protocol import Protocol, derive
 from collector.decode.reading import instrument_name, number_at
+from collector.decode.symbols import Symbols
 from collector.keys import xxh64_rows
 from collector.packet.block import rows_at
 
@@ -61,6 +62,7 @@ class BlockDecoder:
         self._kinds = _Kinds(protocol, self.layouts.message, self.layouts.bodies)
         self.kinds = self._kinds.names
         self._halts = HaltReader(protocol, self.layouts.bodies)
+        self._symbols = Symbols(protocol, self.layouts.bodies)
 
     def decode(self, data: NDArray[np.uint8], starts: Ints, lengths: Ints) -> DecodedColumns:
         """The messages of the datagrams `data[starts[i] : starts[i] + lengths[i]]`; see `collector.decode.Decoder`."""
@@ -84,6 +86,7 @@ class BlockDecoder:
         unit_owner, unit_sequence, unit_count, message_row = self._units(headers, bad, owner)
         kind, unknown, malformed = self._kinds.read(data, header_at, body_at, body_len)
         instrument_row, instrument = self._kinds.instruments(data, kind, body_at, body_len, message_row)
+        self._symbols.learn(data, kind, body_at, session)
         time_ns = None if headers.time_ns is None else headers.time_ns[unit_owner]
         if self.protocol.time_zone:
             time_ns = self._kinds.times(data, kind, body_at)
@@ -122,10 +125,10 @@ class BlockDecoder:
         )
 
     def describe(self, instrument: int) -> str:
-        """The text of an instrument: its number, or its symbol."""
+        """The text of an instrument: its symbol, or its number where the wire has not said that."""
         if self._kinds.symbols:
             return instrument.to_bytes(8, "little").decode("ascii", "backslashreplace").strip("\0 ")
-        return str(instrument)
+        return self._symbols.name(instrument)
 
     def _check(self, row: Ints, head: NDArray[np.uint8], reasons: NDArray[np.uint8]) -> tuple[Ints, NDArray[np.uint8]]:
         if not len(row):

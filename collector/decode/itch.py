@@ -134,6 +134,7 @@ PROTOCOL = Protocol(
     kind="type",
     bodies=BODIES,
     instrument="locate",
+    symbol="stock",
     halts=(
         # H halted, P paused, Q quoted only until the opening auction, T traded.
         HaltRule(b"H", "state", halted=tuple(b"HPQ"), trading=tuple(b"T")),

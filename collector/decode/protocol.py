@@ -61,6 +61,7 @@ class Protocol:
         kind: field with the type of a message: of the message class, or the first of every body.
         bodies: body class by type.
         instrument: field with the instrument: of a body, or of the elements of its first list.
+        symbol: field with the text of the instrument, in some of the bodies that have its number.
         halts: messages that say whether an instrument is traded, each a reason of its own.
         version: field of the message class with the version of the schema.
         expect: values that fields of `packet` must have for it to be this protocol at all.
@@ -81,6 +82,7 @@ class Protocol:
     kind: str = ""
     bodies: Mapping[bytes | int, type[Packet]] = field(default_factory=dict)
     instrument: str = ""
+    symbol: str = ""
     halts: tuple[HaltRule, ...] = ()
     version: str = ""
     expect: Mapping[str, tuple[int, ...]] = field(default_factory=dict)

@@ -106,6 +106,7 @@ class Channel:
         tracker: makes the state machine of one line.
         calendar: when its market is open.
         rhythm: of its instruments.
+        names: what to call instruments, by the decoder's text of them.
     """
 
     def __init__(
@@ -117,6 +118,7 @@ class Channel:
         tracker: Callable[[], Tracker] = Tracker,
         calendar: Calendar = ALWAYS,
         rhythm: Rhythm | None = None,
+        names: Mapping[str, str] | None = None,
     ) -> None:
         if not 1 <= len(lines) <= MOST_LINES:
             raise ValueError(f"channel {name} has {len(lines)} lines; 1 to {MOST_LINES} can be followed")
@@ -125,6 +127,7 @@ class Channel:
         self.decoder = decoder
         self.rhythm = Rhythm() if rhythm is None else rhythm  # an empty one is false
         self._calendar = calendar
+        self._called = names or {}
         self._each = [Numbering(tracker(), decoder.sequence_bits) for _ in lines]
         self._all = Numbering(tracker(), decoder.sequence_bits)
         self._pairs = Pairs() if len(lines) > 1 else None
@@ -267,7 +270,7 @@ class Channel:
         if not opened:
             self.rhythm.pause()
         names, since, usual = self.rhythm.stale(now_ns, error_ns)
-        stale = [(self.decoder.describe(int(n)), int(s), int(u)) for n, s, u in zip(names, since, usual, strict=True)]
+        stale = [(self._text(int(n)), int(s), int(u)) for n, s, u in zip(names, since, usual, strict=True)]
         reports = [self._line(i, numbering, now_ns) for i, numbering in enumerate([*self._each, self._all])]
         for name, total in self._sums.items():
             self._sums[name] = np.zeros_like(total)
@@ -284,7 +287,11 @@ class Channel:
         )  # fmt: skip
 
     def _told_halt(self, halt: Halt) -> ToldHalt:
-        return ToldHalt(self.decoder.describe(halt.instrument), halt.start_ns, halt.end_ns)
+        return ToldHalt(self._text(halt.instrument), halt.start_ns, halt.end_ns)
+
+    def _text(self, instrument: int) -> str:
+        text = self.decoder.describe(instrument)
+        return self._called.get(text, text)
 
     def open_holes(self) -> list[tuple[int, int, int]]:
         """(low, high, noticed) of what is missing on all lines and still remembered."""

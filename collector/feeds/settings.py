@@ -24,6 +24,7 @@ class ChannelSettings(Section, frozen=True, kw_only=True):
         calendar: name of a calendar; "" = always open.
         stamps: also write a stamp for every message.
         point: the stamps' point.
+        instruments: names to tell of instruments, by the text that the wire has for them, such as {"0" = "AAPL"}.
         taps: lines that are taken from a ring of the packet collector instead of a socket, by line the tap's name.
     """
 
@@ -34,6 +35,7 @@ class ChannelSettings(Section, frozen=True, kw_only=True):
     calendar: str = ""
     stamps: bool = False
     point: Literal["kernel_rx", "tap"] = "kernel_rx"
+    instruments: dict[str, str] = {}  # noqa: RUF012 - msgspec copies it
     taps: dict[str, str] = {}  # noqa: RUF012 - msgspec copies it
 
     def validate(self) -> None:

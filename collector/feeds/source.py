@@ -165,6 +165,7 @@ class FeedsSource:
             decoder,
             tracker=lambda: Tracker(window_ns, all_of.reset, SESSION_AHEAD if decoder.sessions else all_of.reset),
             calendar=all_of.calendars[one.calendar].calendar if one.calendar else ALWAYS,
+            names=one.instruments,
             rhythm=Rhythm(all_of.instruments, all_of.stale_factor, all_of.stale_updates),
         )
         sockets: list[Line | None] = []

@@ -95,15 +95,19 @@ def test_instruments_are_those_that_scapy_finds(name: str) -> None:
     parts = payloads(name)
     decoder = BlockDecoder(protocol)
     got = decoder.decode(*placed(parts))
-    expected = []
+    expected: list[str] = []
+    names: dict[str, str] = {}  # where a message has both number and symbol
     for part in parts:
         for one in protocol.packet(part).messages:
+            if protocol.symbol and hasattr(one.body, protocol.symbol):
+                names[str(one.body.locate)] = getattr(one.body, protocol.symbol).decode().strip()
             holders = [one.body] if hasattr(one.body, protocol.instrument) else getattr(one.body, "entries", [])
             for holder in holders:
                 value = getattr(holder, protocol.instrument, None)
                 if value is not None:
                     expected.append(value.decode().strip() if isinstance(value, bytes) else str(value))
-    assert [decoder.describe(int(i)) for i in got.instrument] == expected
+    assert bool(names) == bool(protocol.symbol)
+    assert [decoder.describe(int(i)) for i in got.instrument] == [names.get(text, text) for text in expected]
 
 
 def test_the_nasdaq_file_has_its_numbers() -> None:

@@ -66,10 +66,10 @@ def beating(one: Channel, first: int, count: int, at_ns: int, locate: int = 7) -
 def test_a_halted_instrument_is_not_stale_and_is_again_when_it_trades() -> None:
     one = followed()
     last = beating(one, 1, 100, START)
-    assert names(one.report(last + S)) == (["7"], [])
+    assert names(one.report(last + S)) == (["AAPL"], [])
     take(one, last + MS, mold(101, action(7, b"H")))
     report = one.report(last + 60 * S)
-    assert names(report) == ([], ["7"])
+    assert names(report) == ([], ["AAPL"])
     assert [(h.start_ns, h.end_ns) for h in report.halts] == [(last + MS, None)]
     assert one.report(last + 61 * S).halts == []
     resumed = last + 100 * S
@@ -79,7 +79,7 @@ def test_a_halted_instrument_is_not_stale_and_is_again_when_it_trades() -> None:
     assert [(h.start_ns, h.end_ns) for h in report.halts] == [(last + MS, resumed)]
     # The halt has not become the instrument's rhythm.
     last = beating(one, 103, 5, resumed + 2 * S)
-    assert names(one.report(last + S)) == (["7"], [])
+    assert names(one.report(last + S)) == (["AAPL"], [])
 
 
 def test_what_comes_in_a_halt_is_no_rhythm() -> None:
@@ -88,11 +88,11 @@ def test_what_comes_in_a_halt_is_no_rhythm() -> None:
     take(one, last, mold(51, action(7, b"Q")))  # quoted only
     for i in range(200):
         take(one, last + (i + 1) * S, mold(52 + i, order(7)))
-    assert names(one.report(last + 1_000 * S)) == ([], ["7"])
+    assert names(one.report(last + 1_000 * S)) == ([], ["AAPL"])
     take(one, last + 1_000 * S, mold(252, action(7, b"T"), order(7)))
     last = beating(one, 254, 2, last + 1_001 * S)
     assert one.rhythm.usual_ns().tolist() == [pytest.approx(MS, rel=0.2)]
-    assert names(one.report(last + S)) == (["7"], [])
+    assert names(one.report(last + S)) == (["AAPL"], [])
 
 
 def test_an_instrument_is_halted_while_any_reason_holds() -> None:
@@ -119,7 +119,7 @@ def test_the_second_line_and_repetitions_change_nothing() -> None:
     take(one, START + MS, halt, line=1)  # a late copy
     report = one.report(START + S)
     assert report.halted == []
-    assert [(h.instrument, h.end_ns) for h in report.halts] == [("7", None), ("7", START)]
+    assert [(h.instrument, h.end_ns) for h in report.halts] == [("AAPL", None), ("AAPL", START)]
 
 
 def test_a_new_session_says_anew_what_is_halted() -> None:
@@ -158,6 +158,25 @@ def test_iex_and_cme_say_it_in_their_own_way() -> None:
         assert report.lines[0].counts["unknown"] == report.lines[0].counts["errors"] == 0
 
 
+def test_numbers_are_told_by_the_symbols_that_the_session_gives_them() -> None:
+    one = followed()
+    take(one, START, mold(1, action(7, b"H"), itch_message(b"D", locate=8, reference=1)))
+    other = itch_message(b"H", locate=8, stock=b"MSFT    ", state=b"H", reason=b"    ")
+    take(one, START, mold(3, other))
+    assert [h.instrument for h in one.report(START).halted] == ["AAPL", "MSFT"]
+    again = itch_message(b"H", locate=7, stock=b"MSFT    ", state=b"H", reason=b"    ")
+    take(one, START, mold(1, again, session=b"0000000002"))
+    assert [h.instrument for h in one.report(START).halted] == ["MSFT"]
+    assert one.decoder.describe(8) == "8"  # of the session before
+
+
+def test_names_may_be_given() -> None:
+    one = Channel("c", ["A"], registry.make("demo"), names={"3": "XYZ"})
+    body = demo.TradingAction(concerned=3, state=b"H")
+    take(one, START, bytes(demo.Datagram(session=b"abc", sequence=1, messages=[demo.Block(body=body)])))
+    assert [h.instrument for h in one.report(START).halted] == ["XYZ"]
+
+
 def test_the_demos_feed_says_it_too() -> None:
     one = followed("demo")
     for first, (state, halted) in enumerate(((b"H", True), (b"T", False)), 1):
@@ -186,7 +205,7 @@ def test_halts_are_gauges_intervals_and_events() -> None:
     assert spans == [(START + MS, S - MS), (START + MS, S - MS), (START + S, S // 2), (START + S, S)]
     assert events.text("kind") == ["halt", "halt", "resume"]
     assert json.loads(events.text("attributes")[2]) == {
-        "channel": "c", "instrument": "7", "halted_ns": str(3 * S // 2 - MS),
+        "channel": "c", "instrument": "AAPL", "halted_ns": str(3 * S // 2 - MS),
     }  # fmt: skip
 
 

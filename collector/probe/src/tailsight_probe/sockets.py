@@ -74,7 +74,7 @@ class SocketStamps:
         self._hardware_ns = hardware_utc_offset_ns
         self._stamp_at = tailsight_probe.stamp_at if stamp_at is None else stamp_at
         self._handles = {name: tailsight_probe.point(name, space) for name in (*_POINTS.values(), *_OTHERS)}
-        self._wait: OrderedDict[int, Any] = OrderedDict()
+        self._wait: OrderedDict[int, list[Any]] = OrderedDict()  # what the kernel counts -> key, stamps seen
         self._sent = 0  # what the kernel counts: bytes (TCP), packets whose stamps were asked for (UDP)
         self._messages = 0
         flags = _RX_SOFTWARE | _SOFTWARE | _OPT_ID | _OPT_TSONLY
@@ -137,20 +137,24 @@ class SocketStamps:
             if found is None:
                 continue
             kind, number, software_ns, hardware_ns = found
-            key = self._wait.get(number, _NOTHING)
-            if key is _NOTHING:
+            waiting = self._wait.get(number)
+            if waiting is None:
                 continue
             taken += 1
-            if software_ns:
+            key, seen = waiting
+            # A segment that TCP sends again is stamped again; the first time is the message's.
+            new = (1 << kind if software_ns else 0) | (_HARDWARE if hardware_ns else 0)
+            waiting[1] = seen | new
+            if software_ns and not seen & 1 << kind:
                 self._stamp_at(software_ns - offset, "monotonic", self._handles[_POINTS[kind]], key)
-            if hardware_ns and self._hardware_ns is not None:
+            if hardware_ns and self._hardware_ns is not None and not seen & _HARDWARE:
                 self._stamp_at(hardware_ns - self._hardware_ns, "nic", self._handles["nic_tx"], key)
             if kind == (2 if self._stream else 0):
                 self._wait.pop(number, None)
         return taken
 
     def _remember(self, number: int, key: Any) -> None:
-        self._wait[number & 0xFFFFFFFF] = key
+        self._wait[number & 0xFFFFFFFF] = [key, 0]
         while len(self._wait) > self._pending:
             self._wait.popitem(last=False)
             self.lost += 1
@@ -179,7 +183,7 @@ class SocketStamps:
 
 
 _OTHERS = ("kernel_rx", "nic_tx")
-_NOTHING = object()
+_HARDWARE = 1 << 3  # beside the bits of the kinds
 
 
 def parse_stamp(control: list[tuple[int, int, bytes]]) -> tuple[int, int, int, int] | None:
