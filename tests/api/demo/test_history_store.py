@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,12 @@ from analytics.window_settings import WindowSettings
 from analytics.windows import run_due
 from api.demo.business import columns, file_of, read
 from api.demo.control import FOLDER, Control
+from api.demo.history import counting
 from api.demo.history.calendar import DAY_NS, HOUR_NS, NS, Day, day
 from api.demo.history.changes import changes
 from api.demo.history.hours import Settings
 from api.demo.history.making import make
-from api.demo.history.plan import PlanError, whole_hours
+from api.demo.history.plan import PlanError, Range, whole_hours
 from api.demo.history.run import History, Summary
 from api.demo.history.shipping import NAME
 from api.demo.outcome_rule import draw_rule
@@ -176,6 +177,44 @@ def test_the_window_job_agrees_and_counts_agree_with_the_stamps(world: tuple[Sto
         raw = latency.percentiles(store, path, source="raw", **span)
         assert counts == {a.stage: (a.count, a.unfinished, a.max_ns) for a in raw}
         assert sum(n for n, _, _ in counts.values()) > 0
+
+
+def test_windows_beside_the_making_are_the_same_as_afterwards(
+    world: tuple[Store, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, _ = world
+    pieces: list[tuple[int, int]] = []
+    compute = History._windows
+
+    def told(self: History, now_ns: int, span: Range, given_up: Callable[[], bool]) -> int:
+        pieces.append((span.from_ns, span.to_ns))
+        return compute(self, now_ns, span, given_up)
+
+    monkeypatch.setattr(History, "_windows", told)
+    found = []
+    for at_once in (10**9, 1):
+        monkeypatch.setattr(counting, "STAMPS_AT_ONCE", at_once)
+        summary = history(world, rate=RATE / 3).run(4 * HOUR_NS, now_ns=NOW)
+        sums = {
+            (table, level): store.query(
+                f"SELECT toString(sum(cityHash64(path, toUInt32(window), {what}))) AS h, count() AS found FROM {table}"  # noqa: S608 - names of ours
+                f" WHERE level = {level} AND (path, generation) IN"
+                f" (SELECT path, max(generation) FROM windows WHERE level = {level} GROUP BY path, window)"
+            ).row(0)
+            for level in (10, 60, 3_600)
+            for table, what in (
+                ("windows", "messages, finished, unfinished, headless, stamps, completeness"),
+                ("stage_counts", "stage, rollup, bucket, n"),
+                ("stage_windows", "stage, rollup, n, unfinished, missing, sum_ns, min_ns, max_ns"),
+            )
+        }
+        found.append((contents(store), sums, summary.messages_of, summary.windows_computed))
+        for table in ("stamps", "links", "label_sets", "batches", "heartbeats", "messages", "stage_counts", "windows"):
+            store.execute(f"TRUNCATE TABLE {table}")
+        store.execute("TRUNCATE TABLE stage_windows")
+    assert found[0] == found[1]
+    assert len(pieces) > 2, "one piece, then several"
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(pieces[1:]))
 
 
 def test_deploys_are_on_record_and_incidents_are_for_the_checker(world: tuple[Store, Path]) -> None:
