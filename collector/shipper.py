@@ -27,7 +27,7 @@ from collector.uplink import Answer, Outcome, Uplink, stored_answer
 _SHORTEST_S, _LONGEST_S = 0.2, 30.0
 _STRANGE_TRIES = 10
 _MAX_UNKNOWN = 4  # batches of one collector whose outcome is open; more would only grow the cursor
-_IDLE_S = 0.05
+_IDLE_S = 0.1
 
 log = structlog.get_logger("shipper")
 

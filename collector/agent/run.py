@@ -30,6 +30,7 @@ from collector.spool import Spool
 from collector.uplink import Outcome, Uplink
 
 _LONGEST_NAP_S = 0.2
+_LONGEST_REST_S = 0.5  # of the commits: segments age, and the disk's reserve is restored, with nothing new
 _LAST_POLLS, _LAST_PAUSE_S = 3, 0.22  # the probe asks every 0.2 s whether a program lives
 
 log = structlog.get_logger("agent")
@@ -79,6 +80,7 @@ class Agent:
         self._beat_uplink = Uplink(settings, timeout_s=min(5.0, settings.request_timeout_s))
         self._runners: list[Runner] = []
         self._broken = False
+        self._appended = threading.Event()  # to a spool, and not durable yet
         try:
             for name in settings.collectors:
                 source = make(name, settings, self._host, self._clock)
@@ -160,6 +162,8 @@ class Agent:
             for runner in self._runners:
                 if now >= runner.due:
                     runner.poll(reading, now)
+                    if runner.spool.uncommitted:
+                        self._appended.set()
                     reading = self._clock.read()  # a long poll must not date the next source's
             nap = min((r.due for r in self._runners), default=now + 1.0) - time.monotonic()
             stop.wait(min(max(nap, 0.001), _LONGEST_NAP_S))
@@ -180,6 +184,10 @@ class Agent:
     def _commits(self, ended: threading.Event) -> None:
         pause = min(0.02, self._settings.spool().commit_s / 2)
         while not ended.wait(pause):
+            # At rest nothing waits to be made durable for most of the time: look when something was appended.
+            if not any(runner.spool.uncommitted for runner in self._runners):
+                self._appended.wait(_LONGEST_REST_S)
+            self._appended.clear()
             for runner in self._runners:
                 runner.spool.tick()
 

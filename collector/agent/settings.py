@@ -31,7 +31,7 @@ class AgentSettings(Section, frozen=True, kw_only=True):
     source_address: str = ""
     dscp: int = 0  # 0..63, the class of the shipping traffic; 8 (CS1) is the usual background class
     rate_bytes_s: int = 0  # cap of the shipping traffic; 0: none
-    linger_s: float = 0.2  # how long small batches wait for company while the server answers
+    linger_s: float = 0.5  # how long small batches wait for company while the server answers
     heartbeat_s: float = 2.0
     request_timeout_s: float = 30.0  # after it the outcome of a batch is unknown
     shutdown_s: float = 10.0  # how long a stopping agent goes on sending

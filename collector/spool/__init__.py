@@ -179,6 +179,11 @@ class Spool(Outbox):
         with self._lock:
             return self._writer.commit()
 
+    @property
+    def uncommitted(self) -> bool:
+        """Whether something waits to be made durable: `tick` must be called soon."""
+        return self._writer.uncommitted
+
     def tick(self) -> None:
         """Do what is due: group commit, rotation by age, drops that are owed to the disk, the reserve."""
         with self._lock:

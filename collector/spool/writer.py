@@ -69,6 +69,11 @@ class Writer:
         return self._given_up or bool(self._unsynced and self._now() - self._unsynced_since >= interval)
 
     @property
+    def uncommitted(self) -> bool:
+        """Whether something is not durable yet, or failed to be."""
+        return self._given_up or bool(self._unsynced)
+
+    @property
     def commit_large(self) -> bool:
         """Whether so much waits to be made durable that it should not wait longer."""
         return sum(map(len, self._unsynced)) >= self._settings.commit_bytes

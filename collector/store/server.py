@@ -1,8 +1,7 @@
 """`Store` over ClickHouse servers, through clickhouse-driver's native protocol.
 
-One driver client per thread and kind, because a client is not thread-safe and reads either numpy columns or lists.
-Hosts are tried in order; a dead one is passed over when a connection is made, never in the middle of a write. A server
-that dies shows as a bare EOFError or OSError: for a write that means unknown, and it is read back.
+Connections and their failures are in `collector.store.connections`. A write whose connection breaks has an unknown
+outcome, and is read back.
 
 The wire is tested against a real server of 2018 (18.16), the SQL on the embedded engine; today's SQL and the wire
 have not run together on one server (docs/store.md).
@@ -10,20 +9,16 @@ have not run together on one server (docs/store.md).
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import itertools
-import logging
 import math
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from clickhouse_driver import Client, defines, errors
+from clickhouse_driver import Client, defines
 
-from collector.store import Limits, OutcomeUnknownError, StoreError, StoreHealth
+from collector.store import Limits, StoreError, StoreHealth
 from collector.store.columns import driver_column, frame_from, needs_lists
-from collector.store.errors import from_code
+from collector.store.connections import Connections, store_errors
 from collector.store.native import Block, element_dtype
 from collector.store.params import texts
 from collector.store.settings import StoreSettings
@@ -32,11 +27,6 @@ if TYPE_CHECKING:
     import polars as pl
 
 T = TypeVar("T")
-
-_BROKEN = (EOFError, OSError, errors.NetworkError, errors.SocketTimeoutError, errors.UnexpectedPacketFromServerError)
-# The driver falls back to its generic column for Enum8 and says so for every block.
-logging.getLogger("clickhouse_driver.columns.service").setLevel(logging.ERROR)
-_CODES: Mapping[int, str] = {v: k for k, v in vars(errors.ErrorCodes).items() if isinstance(v, int)}
 
 
 class _Bound:
@@ -53,29 +43,23 @@ class ClickHouseStore:
     """See `collector.store.Store`. `settings.hosts` are replicas of the same data."""
 
     def __init__(self, settings: StoreSettings) -> None:
-        self._settings = settings
-        self._password = settings.password()
-        self._addresses = settings.addresses()
-        self._local = threading.local()
-        self._clients: list[Client] = []
-        self._lock = threading.Lock()
+        self._connections = Connections(settings)
         self._numbers = itertools.count(1)
         self._types: dict[str, dict[str, str]] = {}
-        self._preferred = 0
 
     def insert(self, table: str, block: Block, *, token: str) -> None:
         """See `Store.insert`. The token is also the query id's beginning, by which `settle` finds the insert."""
         block.check()
         if not block.rows:
             return
-        client = self._client(numpy=not needs_lists(block))
+        client = self._connections.client(numpy=not needs_lists(block))
         self._check_types(client, table, block)
         names = ", ".join(f"`{column.name}`" for column in block.columns)
         data = [driver_column(column, lists=needs_lists(block)) for column in block.columns]
         settings: dict[str, Any] = {}
         if client.connection.server_info.used_revision >= defines.DBMS_MIN_REVISION_WITH_SETTINGS_SERIALIZED_AS_STRINGS:
             settings = {"async_insert": 0, "insert_deduplicate": 1, "insert_deduplication_token": token}
-        with self._errors(client, writing=True):
+        with store_errors(client, writing=True):
             client.execute(
                 f"INSERT INTO `{_name(table)}` ({names}) VALUES",
                 data,
@@ -119,19 +103,7 @@ class ClickHouseStore:
         """See `Store.settle`: kills such inserts on every host. A host that refuses connections runs nothing."""
         if "'" in token_prefix or "\\" in token_prefix:
             raise StoreError(f"token {token_prefix!r} cannot be looked for")
-        sql = f"KILL QUERY WHERE position(query_id, '{token_prefix}') = 1 SYNC"
-        for address in self._addresses:
-            client = self._new(address, numpy=False)
-            try:
-                _ready(client)
-            except _BROKEN as error:
-                if (isinstance(error, OSError) and error.errno == errno.ECONNREFUSED) or "refused" in str(error):
-                    continue
-                raise StoreError(
-                    f"{_at(address)} does not say whether an insert runs: {error}", retryable=True
-                ) from error
-            with contextlib.closing(_Closing(client)), self._errors(client, writing=False):
-                client.execute(sql)
+        self._connections.execute_everywhere(f"KILL QUERY WHERE position(query_id, '{token_prefix}') = 1 SYNC")
 
     def boot_id(self) -> str:
         """The server's host and start, to the second it can say."""
@@ -151,61 +123,12 @@ class ClickHouseStore:
 
     def close(self) -> None:
         """Close the connections of every thread."""
-        with self._lock:
-            clients, self._clients = self._clients, []
-        for client in clients:
-            client.disconnect()
-        self._local = threading.local()
+        self._connections.close()
 
     def _run(self, work: Callable[[Client], T], *, numpy: bool, writing: bool) -> T:
-        client = self._client(numpy=numpy)
-        with self._errors(client, writing=writing):
+        client = self._connections.client(numpy=numpy)
+        with store_errors(client, writing=writing):
             return work(client)
-
-    def _client(self, *, numpy: bool) -> Client:
-        """This thread's connected client. Raises StoreError (nothing was done) when no host can be reached."""
-        problems = []
-        count = len(self._addresses)
-        for step in range(count):
-            number = (self._preferred + step) % count
-            clients: dict[tuple[int, bool], Client] = self._local.__dict__.setdefault("clients", {})
-            client = clients.get((number, numpy))
-            if client is None:
-                client = self._new(self._addresses[number], numpy=numpy)
-                clients[number, numpy] = client
-                with self._lock:
-                    self._clients.append(client)
-            try:
-                _ready(client)
-            except errors.ServerException as error:
-                client.disconnect()
-                raise self._server_error(error, writing=False) from None
-            except (*_BROKEN, errors.PartiallyConsumedQueryError) as error:
-                client.disconnect()
-                problems.append(f"{_at(self._addresses[number])}: {str(error).strip() or type(error).__name__}")
-                continue
-            self._preferred = number
-            return client
-        raise StoreError(f"no ClickHouse server can be reached: {'; '.join(problems)}", retryable=True)
-
-    def _new(self, address: tuple[str, int], *, numpy: bool) -> Client:
-        chosen = self._settings
-        tls = {"ca_certs": chosen.ca, "certfile": chosen.cert, "keyfile": chosen.key}
-        return Client(
-            address[0],
-            port=address[1],
-            database=chosen.database,
-            user=chosen.user,
-            password=self._password,
-            client_name="tailsight",
-            secure=chosen.secure,
-            verify=chosen.verify,
-            check_hostname=chosen.verify,
-            connect_timeout=chosen.connect_timeout_s,
-            compression="lz4" if chosen.compression else False,
-            settings={"use_numpy": numpy, "server_side_params": True, "insert_block_size": 1_048_576},
-            **{name: value for name, value in tls.items() if value},
-        )
 
     def _bound(self, client: Client, params: Mapping[str, Any] | None) -> dict[str, _Bound] | None:
         if not params:
@@ -220,7 +143,7 @@ class ClickHouseStore:
     def _check_types(self, client: Client, table: str, block: Block) -> None:
         """The driver casts to the server's types without a word: refuse columns whose dtype would change."""
         if table not in self._types:
-            with self._errors(client, writing=False):
+            with store_errors(client, writing=False):
                 rows = client.execute(f"DESCRIBE TABLE `{_name(table)}`", columnar=True)
             self._types[table] = dict(zip(map(str, rows[0]), map(str, rows[1]), strict=True))
         live = self._types[table]
@@ -231,48 +154,8 @@ class ClickHouseStore:
             if there != element_dtype(column.type):
                 raise TypeError(f"column {column.name} {column.type}: the server has {live[column.name]}")
 
-    @contextlib.contextmanager
-    def _errors(self, client: Client, *, writing: bool) -> Iterator[None]:
-        """Driver and socket errors as `StoreError`; the connection is dropped when its state is not known."""
-        try:
-            yield
-        except errors.ServerException as error:
-            raise self._server_error(error, writing=writing) from None
-        except (*_BROKEN, errors.Error) as error:
-            client.disconnect()
-            what = f"the connection to {client.connection.host} broke: {str(error).strip() or type(error).__name__}"
-            if writing:
-                raise OutcomeUnknownError(what) from error
-            raise StoreError(what, retryable=True) from error
-        except BaseException:
-            client.disconnect()
-            raise
-
-    @staticmethod
-    def _server_error(error: errors.ServerException, *, writing: bool) -> StoreError:
-        sentence = str(error.message).partition("Stack trace:")[0].strip().removeprefix("DB::Exception: ")
-        return from_code(error.code, _CODES.get(error.code, "UNKNOWN"), sentence, writing=writing)
-
-
-class _Closing:
-    """A client as something that `contextlib.closing` closes."""
-
-    def __init__(self, client: Client) -> None:
-        self.close = client.disconnect
-
-
-def _ready(client: Client) -> None:
-    """Connect, or see that the connection still answers (the driver's own `force_connect` belongs to a query)."""
-    connection = client.connection
-    if not connection.connected or not connection.ping():
-        connection.connect()
-
 
 def _name(table: str) -> str:
     if not table.replace("_", "").isalnum():
         raise StoreError(f"{table!r} is not a table name")
     return table
-
-
-def _at(address: tuple[str, int]) -> str:
-    return f"{address[0]}:{address[1]}"

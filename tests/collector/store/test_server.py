@@ -25,6 +25,7 @@ from collector.settings import ConfigError, section
 from collector.store import OutcomeUnknownError, StoreError
 from collector.store.blocks import from_arrays, from_rows
 from collector.store.columns import driver_column, needs_lists
+from collector.store.connections import store_errors
 from collector.store.embedded import EmbeddedStore
 from collector.store.native import Block, BlockColumn
 from collector.store.server import ClickHouseStore
@@ -217,9 +218,9 @@ def test_settle_ends_an_insert_under_way(remote: ClickHouseStore) -> None:
     failed: list[StoreError] = []
 
     def run() -> None:
-        client = remote._client(numpy=True)
+        client = remote._connections.client(numpy=True)
         try:
-            with remote._errors(client, writing=True):
+            with store_errors(client, writing=True):
                 client.execute("INSERT INTO slow SELECT toUInt8(count() % 2) FROM system.numbers", query_id="batch#0~1")
         except StoreError as error:
             failed.append(error)
