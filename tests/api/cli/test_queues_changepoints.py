@@ -31,7 +31,7 @@ FROM, TO = NOW - 660 * S, NOW - 60 * S
 N = 2_000
 TOML = """
 [paths.work]
-max_age = "5s"
+max_age = "20s"
 rollup = ["priority"]
 
 [[paths.work.stages]]
