@@ -30,6 +30,9 @@ def show_changepoints(console: Console, found: Row) -> None:
         console.print(f"{_line(found, one)} {one['subject']} {one['stage']} {one['name']}", style="dim")
     if not body:
         console.print("nothing stands out")
+    for one in found["anomalies"][:20]:
+        figures = f"{_value(one, one['value'])}, usually {_value(one, one['usual'])}"
+        console.print(f"anomaly {_time(one['at_ns'])}: {one['stage']} {one['name']} {figures}", style="yellow")
     for warned in found["warnings"]:
         if warned["at_ns"]:
             times = ", ".join(_time(at) for at in warned["at_ns"][:5])
@@ -56,7 +59,10 @@ def _name(one: Row, first: Row) -> str:
 def _figure(one: Row, first: Row, side: str) -> str:
     if one["subject"] == "percentile" and one[f"{side}_ns"] is not None:
         return duration(one[f"{side}_ns"])
-    value = first[side]
+    return _value(one, first[side])
+
+
+def _value(one: Row, value: float) -> str:
     return f"{100 * value:.2f} %" if one["unit"] == "share" else f"{value:,.4g}"
 
 

@@ -26,6 +26,8 @@ def show_queues(console: Console, path: str, rows: Sequence[Row]) -> None:
         _behind(console, row)
         for part in row["classes"]:
             for law in part["little"]:
+                if not _applies(row, part, law):
+                    continue
                 style = {"broken": "red", "undecided": "yellow"}.get(law["verdict"], "")
                 said = f"Little's law, {part['name']}, {law['source']}: {law['verdict']}. {law['sentence']}"
                 console.print(said, style=style or "dim")
@@ -54,10 +56,21 @@ def _depths(console: Console, row: Row) -> None:
             )  # fmt: skip
     title = f"{row['path']} {row['stage']}: wait by depth on arrival"
     console.print(plain_table(title, ("class", "found", "messages", "p50", "p90", "p99", "95 %", "p99"), body))
+    refused = sorted({q["refused"] for part in row["classes"] for d in part["depths"] if d["count"]
+                      for q in d["quantiles"] if q["quantile"] == 0.99 and q["refused"]})  # fmt: skip
+    for line in refused[:2]:
+        console.print(f"refused: {line}", style="dim")
     falls = [f"{p['name']} p{100 * r['quantile']:g} {r['sentence']}" for p in row["classes"] for r in p["rising"]
              if r["holds"] is False]  # fmt: skip
     for line in falls:
         console.print(line, style="yellow")
+
+
+def _applies(row: Row, part: Row, law: Row) -> bool:
+    """Whether the law is about what the stamped depth counts, where that is known: all classes, or the own one."""
+    if law["source"] != "depth on arrival" or not row["depth_counts"]:
+        return True
+    return bool((part["name"] == "all") == (row["depth_counts"] == "all"))
 
 
 def _behind(console: Console, row: Row) -> None:

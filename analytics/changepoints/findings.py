@@ -8,6 +8,7 @@ import msgspec
 
 from analytics import gauges
 from analytics.changepoints import series as of
+from analytics.changepoints.anomalies import Anomaly, anomalies
 from analytics.changepoints.early import Warned, watched
 from analytics.changepoints.effects import Moved, adjusted, cramers_v, moved_of
 from analytics.changepoints.scan import Split, scan
@@ -81,6 +82,7 @@ class ChangePoints(msgspec.Struct, frozen=True, kw_only=True):
     completeness: float | None
     baseline_to_ns: int
     found: list[ChangePoint]
+    anomalies: list[Anomaly]
     warnings: list[Warned]
     sentence: str
 
@@ -141,6 +143,7 @@ def changepoints(
         completeness=complete,
         baseline_to_ns=(seconds[third] if seconds else last) * NS,
         found=_with_changes(store, found, near_ns),
+        anomalies=anomalies(every, [[s.at for s in each.splits] for each in scans], seconds),
         warnings=watched(path, tallies, seconds, step, stages, objective, seed) if seconds else [],
         sentence=READING,
     )

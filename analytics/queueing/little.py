@@ -44,19 +44,21 @@ class Little(msgspec.Struct, frozen=True, kw_only=True):
     sentence: str
 
 
-def by_events(arrived_ns: NDArray[np.int64], wait_ns: NDArray[Any], *, from_ns: int, to_ns: int) -> Little:
+def by_events(
+    arrived_ns: NDArray[np.int64], wait_ns: NDArray[Any], *, from_ns: int, to_ns: int, longest_ns: int | None = None
+) -> Little:
     """The law from arrivals and departures alone (`wait_ns` float, NaN: never left); exact but for the edges.
 
-    Include messages that arrived before `from_ns` and were still in: they are the left edge. One that never leaves
-    makes the queue longer up to `to_ns`: lost departures show as a broken law.
+    Include messages that arrived before `from_ns` and were still in: they are the left edge. One that was never seen to
+    leave makes the queue longer for `longest_ns` (None: up to `to_ns`): many lost departures show as a broken law.
     """
-    arrived, left = _checked(arrived_ns, wait_ns, from_ns)
+    arrived, left, gone = _checked(arrived_ns, wait_ns, from_ns, longest_ns)
     span = to_ns - from_ns
     end = np.where(np.isnan(left), np.inf, left)
     inside = np.clip(np.minimum(end, span) - np.clip(arrived, 0, span), 0, None)
     length = float(inside.sum()) / span
     came = (arrived >= 0) & (arrived < span)
-    known = came & ~np.isnan(left)
+    known = came & gone
     lost = int(came.sum() - known.sum())
     wait = float(np.mean(left[known] - arrived[known])) if known.any() else 0.0
     rate = float(came.sum()) / span
@@ -66,7 +68,7 @@ def by_events(arrived_ns: NDArray[np.int64], wait_ns: NDArray[Any], *, from_ns: 
     negative = int((left[known] < arrived[known]).sum())
     more = ""
     if lost:
-        more = f"; {lost:,} never left"
+        more = f"; {lost:,} were not seen to leave"
     if negative:
         more += f"; {negative:,} left before they came: a clock is wrong"
     return _judged("events", int(came.sum()), rate, wait, length, rate * wait, edge, 0.0, more)
@@ -79,6 +81,7 @@ def by_depth_on_arrival(
     *,
     from_ns: int,
     to_ns: int,
+    longest_ns: int | None = None,
     blocks: int = BLOCKS,
     confidence: float = CONFIDENCE,
 ) -> Little:
@@ -87,7 +90,7 @@ def by_depth_on_arrival(
     No Poisson arrivals are needed for this. `depth` is float, NaN where it was not stamped. Messages that arrive at
     one moment may see each other or not: they are counted as coming one after the other.
     """
-    arrived, left = _checked(arrived_ns, wait_ns, from_ns)
+    arrived, left, gone = _checked(arrived_ns, wait_ns, from_ns, longest_ns)
     span = to_ns - from_ns
     order = np.argsort(arrived, kind="stable")
     departures = np.sort(left[~np.isnan(left)])
@@ -95,7 +98,7 @@ def by_depth_on_arrival(
     found[order] = np.arange(len(arrived)) - np.searchsorted(departures, arrived[order], side="right")
     seen = np.asarray(depth, dtype=np.float64)
     asked = (arrived >= 0) & (arrived < span) & ~np.isnan(seen)
-    known = (arrived >= 0) & (arrived < span) & ~np.isnan(left)
+    known = (arrived >= 0) & (arrived < span) & gone
     n = int(asked.sum())
     rate = float(((arrived >= 0) & (arrived < span)).sum()) / span
     wait = float(np.mean(left[known] - arrived[known])) if known.any() else 0.0
@@ -118,6 +121,7 @@ def by_gauge(
     *,
     from_ns: int,
     to_ns: int,
+    longest_ns: int | None = None,
     blocks: int = BLOCKS,
     confidence: float = CONFIDENCE,
 ) -> Little:
@@ -125,9 +129,9 @@ def by_gauge(
 
     Over all times the latter is lambda W; compared at the same moments, the readings need not be many or regular.
     """
-    arrived, left = _checked(arrived_ns, wait_ns, from_ns)
+    arrived, left, _ = _checked(arrived_ns, wait_ns, from_ns, longest_ns)
     span = to_ns - from_ns
-    law = by_events(arrived_ns, wait_ns, from_ns=from_ns, to_ns=to_ns)
+    law = by_events(arrived_ns, wait_ns, from_ns=from_ns, to_ns=to_ns, longest_ns=longest_ns)
     order = np.argsort(read_ns, kind="stable")
     at, value = np.asarray(read_ns, dtype=np.int64)[order] - from_ns, np.asarray(level, dtype=np.float64)[order]
     inside = (at >= 0) & (at < span) & ~np.isnan(value)
@@ -142,11 +146,16 @@ def by_gauge(
 
 
 def _checked(
-    arrived_ns: NDArray[np.int64], wait_ns: NDArray[Any], from_ns: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Arrival and departure since `from_ns`: exact in double precision for 100 days."""
+    arrived_ns: NDArray[np.int64], wait_ns: NDArray[Any], from_ns: int, longest_ns: int | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    """Arrival and departure since `from_ns`, exact in double precision for 100 days, and whether it was seen to leave.
+
+    One that was not is taken for gone after `longest_ns`: it was conflated, or shed, or its stamp is lost.
+    """
     arrived = (np.asarray(arrived_ns, dtype=np.int64) - from_ns).astype(np.float64)
-    return arrived, arrived + np.asarray(wait_ns, dtype=np.float64)
+    wait = np.asarray(wait_ns, dtype=np.float64)
+    gone = ~np.isnan(wait)
+    return arrived, arrived + (wait if longest_ns is None else np.where(gone, wait, longest_ns)), gone
 
 
 def _half_width(difference: NDArray[np.float64], block: NDArray[np.int64], confidence: float) -> float:

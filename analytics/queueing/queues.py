@@ -133,11 +133,11 @@ def _queue(
     told += [(name, waits.name == i) for i, name in enumerate(waits.names)]
     parts = []
     for name, mask in told:
-        parts.append(_class(name, waits.only(mask), from_ns, to_ns, limit_ns, good, edges, whole))
+        parts.append(_class(name, waits.only(mask), from_ns, to_ns, limit_ns, good, edges, whole, path.max_age_ns))
     if levels is not None and whole:
         law = by_gauge(
             waits.arrived_ns, waits.wait_ns, levels["t"].to_numpy(), levels["value"].to_numpy(),
-            from_ns=from_ns, to_ns=to_ns,
+            from_ns=from_ns, to_ns=to_ns, longest_ns=path.max_age_ns,
         )  # fmt: skip
         parts[0] = msgspec.structs.replace(parts[0], little=[*parts[0].little, law])
     verdict, counts = _verdict(parts, several)
@@ -184,13 +184,13 @@ def _worst(verdicts: list[Verdict]) -> Verdict:
 
 def _class(
     name: str, waits: Waits, from_ns: int, to_ns: int, limit_ns: int | None, good: float, edges: tuple[int, ...],
-    whole: bool,
+    whole: bool, longest_ns: int,
 ) -> QueueClass:  # fmt: skip
     now = (waits.arrived_ns >= from_ns) & (waits.arrived_ns < to_ns)
     deep = now & ~np.isnan(waits.depth)
     depth, wait, at = waits.depth[deep].astype(np.int64), waits.wait_ns[deep], waits.arrived_ns[deep]
     tails = by_depth(np.maximum(depth, 0), wait, at, edges=edges, from_ns=from_ns, to_ns=to_ns)
-    reach = {"from_ns": from_ns, "to_ns": to_ns}
+    reach = {"from_ns": from_ns, "to_ns": to_ns, "longest_ns": longest_ns}
     laws = []
     if whole:
         laws = [

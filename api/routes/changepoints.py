@@ -66,6 +66,20 @@ class ChangePointRow(Answer):
     changes: list[Beside] = Field(description="Recorded changes near it, the nearest first.")
 
 
+class AnomalyRow(Answer):
+    """One step that stands out."""
+
+    subject: Literal["percentile", "count", "mix", "score"] = Field(description="What kind of series.")
+    name: str = Field(description="The percentile, `messages`, or the gauge.")
+    stage: str = Field(description="The stage; empty for scores.")
+    labels: dict[str, str] = Field(description="Host, service and labels of a gauge.")
+    unit: str = Field(description="Unit of `value`.")
+    at_ns: int = Field(description="Start of the step, epoch nanoseconds.")
+    value: float = Field(description="What it was.")
+    usual: float = Field(description="The median of the steps around it, between change points.")
+    q: float = Field(description="After Benjamini and Hochberg over all steps of all series.")
+
+
 class ChangePointList(Span):
     """Change points in order of time."""
 
@@ -75,6 +89,7 @@ class ChangePointList(Span):
     tested: int = Field(description="Series that were searched.")
     completeness: Completeness = Field(description="What the answer is built on.")
     baseline_to_ns: int = Field(description="End of the baseline of the warnings: the first third of the time.")
+    anomalies: list[AnomalyRow] = Field(description="Single steps that stand out, too short for a change point.")
     warnings: list[dict[str, Any]] = Field(
         description="Per stage when it would have warned, its false-alarm probability, and its measured lead time."
     )

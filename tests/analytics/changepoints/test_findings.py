@@ -93,6 +93,7 @@ def test_nothing_stands_out_where_nothing_changed(store: Store) -> None:
     found = asked(store)
     assert (found.tested, found.found) == (5, [])
     assert [w.at_ns for w in found.warnings] == [[]]
+    assert found.anomalies == []
     part = asked(store, stages=["end_to_end"], scores=[])
     assert part.tested == 4
     with pytest.raises(KeyError, match="no stage 'sned'"):

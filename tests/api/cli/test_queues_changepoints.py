@@ -30,8 +30,11 @@ NOW = time.time_ns() // (10 * S) * 10 * S
 FROM, TO = NOW - 660 * S, NOW - 60 * S
 N = 2_000
 TOML = """
+[retention]
+label_sets = 175200
+
 [paths.work]
-max_age = "5s"
+max_age = "20s"
 rollup = ["priority"]
 
 [[paths.work.stages]]
@@ -60,7 +63,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     data = tmp_path_factory.mktemp("queues")
     (data / "tailsight.toml").write_text(TOML)
     store = connect(StoreSettings(), data)
-    migrate(store, Retention())
+    migrate(store, Retention(label_sets=175_200))  # interned with a date of long ago
     queue = mm1(np.random.default_rng(3), N, service_ns=230 * MS)
     waiting = np.arange(N) - np.searchsorted(queue.taken_ns, queue.arrived_ns, side="right")
     sets = [label_set(store, {"priority": name}) for name in ("high", "low")]
