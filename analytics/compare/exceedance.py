@@ -116,7 +116,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def _clustered(
     k_a: Ints, n_a: Ints, k_b: Ints, n_b: Ints, cluster_a: Sequence[str], cluster_b: Sequence[str]
-) -> tuple[float, float]:
+) -> tuple[float | None, float]:
     share_a, share_b = k_a.sum() / n_a.sum(), k_b.sum() / n_b.sum()
     moved = dict.fromkeys((*cluster_a, *cluster_b), 0.0)
     for names, k, n, share, sign in ((cluster_a, k_a, n_a, share_a, -1), (cluster_b, k_b, n_b, share_b, 1)):
@@ -129,7 +129,7 @@ def _clustered(
     variance = clusters / (clusters - 1) * float(sum(e * e for e in moved.values()))
     pooled = (k_a.sum() + k_b.sum()) / (n_a.sum() + n_b.sum())
     independent = pooled * (1 - pooled) * (1 / n_a.sum() + 1 / n_b.sum())
-    if not variance or not independent:
-        return 1.0, 1.0
+    if not variance or not independent:  # all clusters alike: they say nothing about how they vary
+        return None, 1.0
     t = abs(share_b - share_a) / math.sqrt(variance)
     return float(2 * special.stdtr(freedom, -t)), float(variance / independent)
