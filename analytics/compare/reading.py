@@ -102,8 +102,8 @@ def arms(
 def counted(store: Store, path: Path, choice: Choice, stage: str = END_TO_END, block_ns: int = 10 * NS) -> pl.DataFrame:
     """Users' messages of a choice by `block` (number since 1970), `instance` and `bucket` (null: no value).
 
-    `n` messages each, of which `errors` (finished badly), `rejected` and `unfinished`. Shadow and synthetic messages are
-    there only when `mode` is asked for by name.
+    `n` messages each, of which `errors` (finished badly), `rejected` and `unfinished`. Shadow and synthetic messages
+    are there only when `mode` is asked for by name.
     """
     conditions, params = where_sql(choice.labels)
     value, instance = value_sql(path, stage)
