@@ -25,7 +25,7 @@ def mann_whitney(a: Arm, b: Arm) -> tuple[float, float]:
     u = float((second * (np.cumsum(first) - first / 2)).sum())
     tied = first + second
     variance = total_a * total_b / 12 * (total + 1 - float((tied**3 - tied).sum()) / (total * max(1.0, total - 1)))
-    slower = u / (total_a * total_b)
+    slower = float(u / (total_a * total_b))
     if variance <= 0:
         return slower, 1.0
     return slower, float(2 * special.ndtr(-abs(u - total_a * total_b / 2) / math.sqrt(variance)))

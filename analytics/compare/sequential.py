@@ -171,3 +171,23 @@ def quantile_ranks(quantile: float, n: int, alpha: float = 0.05) -> tuple[int, i
     kept = np.flatnonzero(log_m < math.log(1 / alpha))
     low, high = int(kept[0]), int(kept[-1]) + 1
     return None if low < 1 or high > n else (low, high)
+
+
+def against(k: NDArray[np.int64], n: NDArray[np.int64], allowed: float) -> float:
+    """Anytime p-value that the rate of k in n, int64[blocks], is at most `allowed` (0..1).
+
+    The Poisson likelihood ratio psi^k exp(-n p (psi - 1)), mixed over psi > 1: its mean under a binomial law of rate p
+    is at most 1. As in `paths`, dispersion divides it and the loudest block is left out.
+    """
+    hits, total = k.astype(np.float64), n.astype(np.float64)
+    expected = total * allowed
+    each = hits[:, None] * _GRID - expected[:, None] * np.expm1(_GRID)
+    whole = np.cumsum(each, axis=0)
+    loudest = np.maximum(0.0, np.maximum.accumulate(each, axis=0))
+    rate = (np.cumsum(hits) + 0.5) / (np.cumsum(expected) + 0.5)
+    design = np.ones(len(hits))
+    for t in range(LEAST_BLOCKS - 1, len(hits)):
+        mean = expected[: t + 1] * rate[t]
+        squares = np.divide((hits[: t + 1] - mean) ** 2, mean, out=np.zeros(t + 1), where=mean > 0)
+        design[t] = max(1.0, float(squares.sum()) / max(1, int((mean > 0).sum()) - 1))
+    return _p((whole - loudest) / design[:, None], 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from api.routes import (
     changes,
     clock,
+    compare,
     completeness,
     delivery,
     events,
@@ -17,9 +18,11 @@ from api.routes import (
     latency,
     messages,
     paths,
+    rollouts,
     scheduler,
     stream,
     tokens,
+    whatif,
 )
 
 ROUTERS = tuple(
@@ -28,6 +31,9 @@ ROUTERS = tuple(
         health,
         paths,
         latency,
+        compare,
+        whatif,
+        rollouts,
         messages,
         events,
         gauges,
