@@ -174,6 +174,8 @@ def of_counted(name: str, rows: pl.DataFrame, *, instances: int | None = None) -
     there = rows.filter(pl.col("bucket").is_not_null())
     hosts = there["instance"].n_unique()
     by = "instance" if min(hosts, instances if instances is not None else hosts) >= INSTANCES else "block"
+    # Of many instances and blocks only one is asked for: what is left to sort is small.
+    there = there.group_by(by, "bucket").agg(pl.col("n").sum()).sort(by, "bucket")
     found = of_rows(
         name,
         there[by].to_numpy(),
@@ -182,7 +184,7 @@ def of_counted(name: str, rows: pl.DataFrame, *, instances: int | None = None) -
         clustering="instance" if by == "instance" else "time",
         source="messages",
     )
-    return _with_shares(found, rows.with_columns(pl.col(by).cast(pl.String).alias("cluster")), hosts)
+    return _with_shares(found, rows, by, hosts)
 
 
 def block_ns(from_ns: int, to_ns: int) -> int:
@@ -190,9 +192,13 @@ def block_ns(from_ns: int, to_ns: int) -> int:
     return max(1, -(-(to_ns - from_ns) // (BLOCKS * NS))) * NS
 
 
-def _with_shares(found: Arm, rows: pl.DataFrame, hosts: int) -> Arm:
+def _with_shares(found: Arm, rows: pl.DataFrame, by: str, hosts: int) -> Arm:
     """The arm with what its messages came to; clusters without any latency are added."""
-    each = rows.group_by("cluster").agg(pl.col("n", "errors", "rejected", "unfinished").sum().cast(pl.Int64))
+    each = (
+        rows.group_by(by)
+        .agg(pl.col("n", "errors", "rejected", "unfinished").sum().cast(pl.Int64))
+        .select(pl.col(by).cast(pl.String).alias("cluster"), "n", "errors", "rejected", "unfinished")
+    )
     names = [*found.cluster, *sorted(set(each["cluster"]) - set(found.cluster))]
     ordered = pl.DataFrame({"cluster": names}, schema={"cluster": pl.String}).join(
         each, on="cluster", how="left", maintain_order="left"

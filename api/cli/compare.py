@@ -168,7 +168,7 @@ def choice_of(store: Store, path: LatencyPath, labels: str, from_: str | None, t
         raise CommandError(Code.DATA, f"nothing is stored of path {path.name}", kind="no_data")
     first, last = kept or (0, time.time_ns() // 10**9)
     begin = first * 10**9 if from_ns is None else from_ns
-    end = last * 10**9 if to_ns is None else to_ns
+    end = max(last * 10**9, time.time_ns()) if to_ns is None else to_ns
     if begin >= end:
         raise CommandError(Code.DATA, f"nothing of path {path.name} is stored in that time", kind="no_data")
     try:
