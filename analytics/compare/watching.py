@@ -18,6 +18,7 @@ from analytics import buckets
 from analytics.compare.comparing import ALPHA
 from analytics.compare.reading import NS, Choice, counted, in_reach_sql, labels_from, reach, where_sql
 from analytics.compare.rollout import MARGIN, Burn, Decision, Kpi, aligned, decide
+from analytics.completeness import share
 from analytics.paths import END_TO_END, Path
 from analytics.percentiles import Counts, minimum_count, percentile
 from collector.settings import duration_ns
@@ -50,9 +51,9 @@ class KpiQuestion:
 
 def objective_from(text: str) -> Objective:
     """`5ms=99.9%` (or `5ms=0.999`) as an objective. Raises ValueError (ConfigError for the duration)."""
-    limit, equals, share = (part.strip() for part in text.partition("="))
+    limit, equals, part_good = (part.strip() for part in text.partition("="))
     try:
-        target = float(share.removesuffix("%")) / (100 if share.endswith("%") else 1)
+        target = float(part_good.removesuffix("%")) / (100 if part_good.endswith("%") else 1)
     except ValueError:
         target = math.nan
     if not equals or not 0 < target < 1:
@@ -66,11 +67,12 @@ class RolloutError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A decision and the time that it is about."""
+    """A decision, the time that it is about, and the share of produced events behind it (null: not known)."""
 
     decision: Decision
     from_ns: int
     to_ns: int
+    completeness: float | None
 
 
 def look(
@@ -113,7 +115,8 @@ def look(
         alpha=alpha,
         margin=margin,
     )
-    return Look(decision, begin, end)
+    known = share(store, begin, end)
+    return Look(decision, begin, end, known.share if known.share is not None else known.known_share)
 
 
 def _first(store: Store, path: Path, labels: Mapping[str, str], end: int) -> int:

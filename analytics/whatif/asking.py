@@ -106,7 +106,7 @@ def hedged(store: Store, path: Path, after_ns: int, *, from_ns: int, to_ns: int)
     found, load = hedging.hedged(blocks, seconds, after_ns)
     lost = int(frame["e2e_ns"].null_count())
     return WhatIf(
-        what=f"requests were hedged after {after_ns} ns",
+        what=f"requests were hedged after {after_ns / 1e6:g} ms",
         path=path.name,
         from_ns=from_ns,
         to_ns=to_ns,

@@ -197,7 +197,7 @@ def _live(
             choice_of(store, known, labels, begins or from_, ends or to)
             for labels, (begins, ends) in zip(sides, times[-len(sides) :], strict=True)
         ]
-        if len(chosen) == 2 and chosen[0] == chosen[1]:
+        if len(set(sides)) < len(sides) and len({(x or from_, y or to) for x, y in times}) == 1:
             raise CommandError(
                 Code.USAGE,
                 "both sides are the same messages",

@@ -119,16 +119,19 @@ def watch(
         "canary": canary,
         "from": format_time(found.from_ns),
         "to": format_time(found.to_ns),
+        "completeness": found.completeness,
         **msgspec.to_builtins(decision),
     }
 
     def show(console: Console) -> None:
         from dashboards.compare_view import rollout_table
+        from dashboards.terminal import share as complete
 
         console.print(rollout_table([m for m in value["metrics"] if m["state"] != "absent"]))
         for line in value["reasons"]:
             console.print(line)
         console.print(f"thresholds: {value['thresholds_from']}", style="dim")
+        console.print(f"complete: {complete(value['completeness'])}", style="dim")
         console.print(value["decision"], style="bold")
 
     return Answer(value, show, _CODES[decision.decision])

@@ -72,6 +72,7 @@ class Analysis(Span):
     baseline: str = Field(description="The old side.")
     canary: str = Field(description="The new side.")
     decision: Literal["advance", "hold", "rollback"] = Field(description="What to do.")
+    completeness: float | None = Field(description="Share of produced events behind it; null: not known.")
     blocks: int = Field(description="Blocks of 10 s that both sides have.")
     baseline_count: int = Field(description="Messages of the baseline.")
     canary_count: int = Field(description="Messages of the canary.")
@@ -217,5 +218,6 @@ def _look(
         "canary": canary,
         "from_ns": found.from_ns,
         "to_ns": found.to_ns,
+        "completeness": found.completeness,
         **msgspec.to_builtins(found.decision),
     }

@@ -160,6 +160,22 @@ def argo(client: httpx.Client, arguments: dict[str, str]) -> tuple[str, str]:
     ] else "Inconclusive"
 
 
+def test_answers_are_what_the_description_says(client: httpx.Client) -> None:
+    """The routes answer JSON of their own making: it must fit the models that describe it."""
+    from api.routes.compare import Compared
+    from api.routes.rollouts import Analysis
+    from api.routes.whatif import WhatIf
+
+    sides = {"baseline": "gateway=1", "canary": "gateway=2"}
+    for model, route, asked in (
+        (Compared, "compare", {"a": "gateway=1", "b": "gateway=2", "from": str(BEGAN), "budget": "p99=1ms"}),
+        (WhatIf, "whatif", {"hedge_after": "1ms", "from": str(START)}),
+        (Analysis, "rollouts/analysis", {**sides, "objective": "5ms=99.9%"}),
+    ):
+        answer = client.get(f"/v1/{route}", params={"path": "order", **asked})
+        model.model_validate_json(answer.content)  # type: ignore[attr-defined]
+
+
 def test_argo_rollouts_reads_the_decision_as_the_example_says(client: httpx.Client) -> None:
     assert argo(client, {}) == ("rollback", "Failed")
     result, phase = argo(client, {"canary": "gateway%3D3"})

@@ -40,7 +40,7 @@ SELECT 'order', toDateTime(intDiv(at, 10000000000) * 10, 'UTC'), 1, xxHash64(num
     [host, host], [1, 1], [0, 0], 0, 0, host, 'engine', 'ok', 'normal', 'unset', NULL, 1,
     if(second, {b:UInt64}, {a:UInt64}), 1
 FROM (
-    SELECT number, {t0:Int64} + intDiv(number * {span:Int64}, {n:UInt64}) AS at, number % 2 AS second,
+    SELECT number, {t0:Int64} + toInt64(number) * intDiv({span:Int64}, {n:Int64}) AS at, number % 2 AS second,
         concat('host-', toString(number % 8)) AS host,
         toInt64(exp(11.5 + 0.35 * sqrt(-2 * log((1 + rand(1)) / 4294967297.))
             * cos(6.283185307 * rand(2) / 4294967296.)) * if(second AND rand(3) % 100 = 0, 5, 1)) AS whole
