@@ -118,6 +118,21 @@ def rollout_table(rows: Sequence[Row]) -> Table:
     return plain_table("rollout", columns, body)
 
 
+def levels_table(rows: Sequence[Row]) -> Table:
+    """Percentiles of both sides with intervals that hold at all looks."""
+    body = [
+        (
+            row["name"],
+            duration(row["baseline_ns"]),
+            span(row["baseline_ci"]),
+            duration(row["canary_ns"]),
+            span(row["canary_ci"]),
+        )
+        for row in rows
+    ]
+    return plain_table("percentiles", ("", "baseline", "at all times", "canary", "at all times"), body)
+
+
 def span(interval: Sequence[float] | None) -> str:
     """Two durations."""
     return "-" if interval is None else f"{duration(interval[0])} to {duration(interval[1])}"

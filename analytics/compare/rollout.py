@@ -23,11 +23,14 @@ from numpy.typing import NDArray
 
 from analytics import buckets
 from analytics.compare import sequential
+from analytics.compare.arms import bucket_at
 from analytics.compare.comparing import ALPHA, SHARES
-from analytics.compare.exceedance import holm
+from analytics.compare.exceedance import design_effect, holm
 
 MARGIN = 2.0
 GATES = ("p95", "p99")
+LEVELS = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+_MOST_RANKS = 1_000_000  # more messages make the interval narrower still; it need not be
 LEAST_CANARY = 368  # messages, as many as a p99 needs
 Verdict = Literal["advance", "hold", "rollback"]
 
@@ -57,6 +60,16 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     said: str = ""
 
 
+class Level(msgspec.Struct, frozen=True, kw_only=True):
+    """A percentile of both sides, in ns, with intervals that hold at all looks at once; null: not bounded yet."""
+
+    name: str
+    baseline_ns: int | None
+    baseline_ci: tuple[int, int] | None
+    canary_ns: int | None
+    canary_ci: tuple[int, int] | None
+
+
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """The decision, the metrics behind it and the reasons in words.
 
@@ -71,6 +84,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     alpha: float
     margin: float
     metrics: list[Metric]
+    levels: list[Level]
     reasons: list[str]
 
 
@@ -129,6 +143,7 @@ def decide(
         alpha=alpha,
         margin=margin,
         metrics=metrics,
+        levels=[_level(sides, name, p, alpha) for name, p in LEVELS.items()],
         reasons=reasons,
     )
 
@@ -176,6 +191,29 @@ def aligned(baseline: pl.DataFrame, canary: pl.DataFrame) -> tuple[list[int], tu
             )
         )
     return blocks, (sides[0], sides[1])
+
+
+def _level(sides: tuple[Side, Side], name: str, p: float, alpha: float) -> Level:
+    (a, a_ci), (b, b_ci) = (_quantile(side, p, alpha) for side in sides)
+    return Level(name=name, baseline_ns=a, baseline_ci=a_ci, canary_ns=b, canary_ci=b_ci)
+
+
+def _quantile(side: Side, p: float, alpha: float) -> tuple[int | None, tuple[int, int] | None]:
+    """The quantile and its interval at all times at once, of as many messages as the blocks are worth."""
+    bucket, at = np.unique(side.bucket, return_inverse=True)
+    n = np.bincount(at, weights=side.count, minlength=len(bucket)).astype(np.int64)
+    if not n.sum():
+        return None, None
+    place = bucket_at(bucket, n, p)
+    value = int(buckets.midpoint(place))
+    hits, total = side.above(int(buckets.low(place)))
+    there = total > 0
+    size = min(_MOST_RANKS, int(n.sum() / max(1.0, design_effect(hits[there], total[there]))))
+    ranks = sequential.quantile_ranks(p, size, alpha)
+    if ranks is None:
+        return value, None
+    low, high = (bucket_at(bucket, n, r / size) for r in ranks)
+    return value, (int(buckets.low(low)), int(buckets.high(high)))
 
 
 def _latency(sides: tuple[Side, Side], name: str, threshold_ns: int, alpha: float) -> Metric:

@@ -124,10 +124,11 @@ def watch(
     }
 
     def show(console: Console) -> None:
-        from dashboards.compare_view import rollout_table
+        from dashboards.compare_view import levels_table, rollout_table
         from dashboards.terminal import share as complete
 
         console.print(rollout_table([m for m in value["metrics"] if m["state"] != "absent"]))
+        console.print(levels_table(value["levels"]))
         for line in value["reasons"]:
             console.print(line)
         console.print(f"thresholds: {value['thresholds_from']}", style="dim")

@@ -65,6 +65,16 @@ class Metric(Answer):
     said: str = Field(description="Why it is absent.")
 
 
+class Level(Answer):
+    """A percentile of both sides; its intervals hold at all looks at once."""
+
+    name: str = Field(description="The percentile.")
+    baseline_ns: int | None = Field(description="Of the baseline.")
+    baseline_ci: list[int] | None = Field(description="Its interval; null: not bounded yet.")
+    canary_ns: int | None = Field(description="Of the canary.")
+    canary_ci: list[int] | None = Field(description="Its interval; null: not bounded yet.")
+
+
 class Analysis(Span):
     """The decision, and what is behind it."""
 
@@ -80,6 +90,7 @@ class Analysis(Span):
     alpha: float = Field(description="Chance that a good canary is ever rolled back.")
     margin: float = Field(description="Times as many slow messages that are acceptable.")
     metrics: list[Metric] = Field(description="The metrics.")
+    levels: list[Level] = Field(description="Percentiles of both sides.")
     reasons: list[str] = Field(description="Why, in words.")
 
 

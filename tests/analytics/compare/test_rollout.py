@@ -92,6 +92,17 @@ def test_burn_looked_at_often_alarms_at_most_at_the_stated_rate() -> None:
     assert alarms <= 25
 
 
+def test_percentiles_of_both_sides_have_intervals_for_all_looks() -> None:
+    random = np.random.default_rng(7)
+    found = {one.name: one for one in decide(rows(random, 60, 100), rows(random, 60, 100), THRESHOLDS, "x").levels}
+    for name, true in (("p50", 1_000_000), ("p95", 2_045_000)):
+        for ci in (found[name].baseline_ci, found[name].canary_ci):
+            assert ci is not None
+            assert ci[0] <= true <= ci[1]
+    few = decide(rows(random, 3, 20), rows(random, 3, 20), THRESHOLDS, "x")
+    assert {one.name: one.canary_ci for one in few.levels}["p99"] is None
+
+
 def test_what_is_missing_is_said() -> None:
     random = np.random.default_rng(5)
     few = decide(rows(random, 3, 20), rows(random, 3, 20), {}, "none")
