@@ -6,6 +6,7 @@ from api.routes import (
     changepoints,
     changes,
     clock,
+    compare,
     completeness,
     delivery,
     events,
@@ -20,11 +21,13 @@ from api.routes import (
     messages,
     paths,
     queues,
+    rollouts,
     scheduler,
     sql,
     stream,
     tail,
     tokens,
+    whatif,
 )
 
 ROUTERS = tuple(
@@ -33,6 +36,9 @@ ROUTERS = tuple(
         health,
         paths,
         latency,
+        compare,
+        whatif,
+        rollouts,
         messages,
         events,
         gauges,
