@@ -161,7 +161,7 @@ def judge(rule: Rule, counted: Sequence[Counts], targets: Sequence[float], *, fi
 
     Under as soon as one side is surely not exceeded. With so few events that one of them decides, it is over only
     where an exact binomial test says that chance hardly explains them, and else `insufficient`. While `firing`, a short
-    window without any event does not end the alert: nothing has been seen that says that it is over.
+    window with so few events does not end the alert: the long window does.
     """
     sides = tuple(side(c, o, t) for c, o, t in zip(counted, rule.overs, targets, strict=True))
     long_side = max(sides, key=lambda one: one.over.window_s)
@@ -180,9 +180,11 @@ def judge(rule: Rule, counted: Sequence[Counts], targets: Sequence[float], *, fi
             )
             return Verdict("insufficient", why, sides)
     if firing:
-        silent = [s for s in sides if not s.counts.total and s.answer == "under"]
-        if silent and all(s.answer != "under" for s in sides if s not in silent):
-            return Verdict("held", "no events in the short window: nothing says that it is over", sides)
+        unsaid = [
+            s for s in sides if s is not long_side and s.answer == "under" and few(s.counts.total, s.over, target)
+        ]
+        if unsaid and all(s.answer == "over" for s in sides if s not in unsaid):
+            return Verdict("over", "too few events in the short window to say that it has ended", sides)
     if any(one.answer == "under" for one in sides):
         return Verdict("under", "", sides)
     held = [one for one in sides if one.answer == "held"]

@@ -248,6 +248,10 @@ class _Compiler:
         self.problems += problems
         if made is None or any(p.severity == "error" for p in problems):
             return None
+        if any(isinstance(side, indicators.Kpi) for side in (made, *getattr(made, "sides", ()))):
+            message = "KPIs are not counted yet: the objective is read and never evaluated"
+            self._note(sli, "spec.kpi", message, "not_honoured", source.line)
+            return None
         for path in _paths(made):
             if self.paths is not None and path not in self.paths:
                 known = ", ".join(sorted(self.paths)) or "none"

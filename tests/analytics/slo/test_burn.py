@@ -107,7 +107,10 @@ def test_bounds_hold_whatever_the_missing_events_were(bad: int, total: int, unce
 def test_silence_does_not_end_a_page_but_the_empty_long_window_does() -> None:
     loud = Counts(90_000, 100_000)
     assert two(loud, Counts()) == "under"
-    assert two(loud, Counts(), firing=True) == "held"
+    assert two(loud, Counts(), firing=True) == "over"
+    assert two(loud, Counts(1, 1), firing=True) == "over"
+    assert two(loud, Counts(1000, 1000), firing=True) == "under"
+    assert two(Counts(1000, 1000), Counts(), firing=True) == "under"
     assert two(Counts(), Counts(), firing=True) == "insufficient"
 
 
