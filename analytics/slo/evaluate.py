@@ -48,11 +48,17 @@ class Evaluator:
         self.alerts = {(a.objective, a.rule): a for a in alerts}
         self.judged: dict[tuple[str, str], Judged] = {}
 
-    def tick(self, sums: Sums, now_s: int, *, wall_ns: int | None = None) -> list[Transition]:
-        """Judge every rule at `now_s` on counts that reach up to `sums.end_s`; return what somebody has to hear of."""
+    def tick(
+        self, sums: Sums, now_s: int, *, known_to_s: int | None = None, wall_ns: int | None = None
+    ) -> list[Transition]:
+        """Judge every rule at `now_s` on the counts up to `sums.end_s`; return what somebody has to hear of.
+
+        `known_to_s` is up to when everything has been counted, where that is less than the sums' end: an empty window
+        after it is not one without events.
+        """
         at_ns = now_s * 1_000_000_000 if wall_ns is None else wall_ns
         view = View(sums)
-        late_s = now_s - sums.end_s
+        late_s = now_s - (sums.end_s if known_to_s is None else min(known_to_s, sums.end_s))
         late = ""
         if late_s > self.lag.hold_s:
             late = f"the newest counts are {late_s} s old, more than {self.lag.hold_s} s"
