@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zoneinfo
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
 
@@ -348,6 +348,23 @@ def _objective(fields: Fields, method: str) -> SloTarget | None:
     )
 
 
-def with_file(one: Problem, file: str) -> Problem:
-    """The same problem of a file."""
-    return replace(one, file=file)
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One object as it was written, without places."""
+
+    kind: str
+    name: str
+    body: Any
+
+
+def sources(text: str) -> list[Source]:
+    """The objects of a YAML stream one by one, to be kept and read again. Raises DocumentError."""
+    found = []
+    for root in documents(text):
+        nodes = root.value if isinstance(root.value, list) else [root]
+        for node in nodes:
+            meta, kind = node.get("metadata"), node.get("kind")
+            name = meta.get("name") if meta is not None else None
+            if kind is not None and name is not None:
+                found.append(Source(str(kind.value), str(name.value), node.plain()))
+    return found

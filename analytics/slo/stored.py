@@ -210,6 +210,16 @@ def last_summed_s(store: Store) -> int:
     return int(rows["w"][0] or 0)
 
 
+def newest_s(store: Store, names: Sequence[str]) -> int:
+    """Start of the newest 10 s window that has a row of one of `names`, epoch seconds; 0 without any."""
+    rows = store.query(
+        "SELECT toUInt32(max(window)) AS w FROM objective_counts "
+        "WHERE level = 10 AND objective IN {names:Array(String)}",
+        {"names": list(names)},
+    )
+    return int(rows["w"][0] or 0) if names else 0
+
+
 def rows_of(
     store: Store, level: int, from_s: int, to_s: int, *, written_s: int = 0, name: str = ""
 ) -> tuple[list[str], Ints, Ints, Ints]:

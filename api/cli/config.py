@@ -11,7 +11,9 @@ from api.cli.frame import Run, command
 from api.cli.outcome import Answer, Code
 
 app = typer.Typer(no_args_is_help=True)
-_SECTIONS = frozenset({"points", "paths", "windows", "store", "retention", "landing", "agent", "server", "learned"})
+_SECTIONS = frozenset(
+    {"points", "paths", "windows", "store", "retention", "landing", "agent", "server", "learned", "slo"}
+)
 
 
 def register(root: typer.Typer) -> None:
@@ -46,6 +48,7 @@ def examine(document: dict[str, Any], source: str) -> dict[str, list[str]]:
     """Read the whole document; returns the names it declares. Raises ConfigError."""
     from analytics.learned import LearnedSettings
     from analytics.paths import paths_from
+    from analytics.slo.settings import SloSettings
     from analytics.windows import WindowSettings
     from api.server_settings import ServerSettings
     from collector.agent.settings import AgentSettings
@@ -68,6 +71,7 @@ def examine(document: dict[str, Any], source: str) -> dict[str, list[str]]:
         ("agent", AgentSettings),
         ("server", ServerSettings),
         ("learned", LearnedSettings),
+        ("slo", SloSettings),
     ):
         section(document.get(name, {}), kind, name, source)
     return {"points": sorted(document.get("points", {})), "paths": sorted(paths)}

@@ -18,6 +18,7 @@ from api.routes import (
     messages,
     paths,
     scheduler,
+    slos,
     stream,
     tokens,
 )
@@ -32,6 +33,7 @@ ROUTERS = tuple(
         events,
         gauges,
         scheduler,
+        slos,
         flows,
         feeds,
         clock,
