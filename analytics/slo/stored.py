@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 
 from analytics import buckets
 from analytics.paths import Path
@@ -17,7 +18,7 @@ from analytics.slo.calendars import SloCalendar, closed_windows
 from analytics.slo.counting import COLUMNS, counted_path, statements
 from analytics.slo.indicators import Latency
 from analytics.slo.objectives import Objective
-from analytics.slo.sums import Ints, Sums
+from analytics.slo.sums import Ints, Named, Sums
 from collector.store import Store
 from collector.store.blocks import from_rows
 from collector.store.schema import table_types
@@ -222,15 +223,20 @@ def newest_s(store: Store, names: Sequence[str]) -> int:
 
 def rows_of(
     store: Store, level: int, from_s: int, to_s: int, *, written_s: int = 0, name: str = ""
-) -> tuple[list[str], Ints, Ints, Ints]:
+) -> tuple[Named, Ints, Ints, Ints]:
     """Names, versions, starts and (good, total, uncertain) of the current rows of a level in [from_s, to_s)."""
     params = {"level": level, "from_s": max(0, from_s), "to_s": to_s, "written_s": max(0, written_s), "name": name}
     frame = store.query(_ROWS, params)
     values = np.stack([frame[c].to_numpy().astype(np.int64) for c in ("good", "total", "uncertain")], axis=1)
+    different = frame["name"].unique().sort().to_list()
+    codes = frame["name"].cast(pl.Enum(different)).to_physical() if different else pl.Series([], dtype=pl.Int64)
+    names = Named(different, codes.to_numpy().astype(np.int64))
     return (
-        frame["name"].to_list(), frame["version"].to_numpy().astype(np.int64),
-        frame["start"].to_numpy().astype(np.int64), values,
-    )  # fmt: skip
+        names,
+        frame["version"].to_numpy().astype(np.int64),
+        frame["start"].to_numpy().astype(np.int64),
+        values,
+    )
 
 
 def load(store: Store, sums: Sums, versions: Mapping[str, int], *, name: str = "") -> None:
@@ -240,7 +246,7 @@ def load(store: Store, sums: Sums, versions: Mapping[str, int], *, name: str = "
         for at in range(start, end, step):
             names, of, starts, values = rows_of(store, level, at, min(at + step, end), name=name)
             keep = _current(names, of, versions)
-            sums.load(level, [names[i] for i in keep], starts[keep], values[keep])
+            sums.load(level, names.take(keep), starts[keep], values[keep])
     _unsummed(store, sums, versions, name)
 
 
@@ -249,7 +255,7 @@ def refresh(store: Store, sums: Sums, versions: Mapping[str, int], since_s: int)
     start, end = sums.reach(10)
     names, of, starts, values = rows_of(store, 10, start, end, written_s=since_s)
     keep = _current(names, of, versions)
-    sums.put([names[i] for i in keep], starts[keep], values[keep])
+    sums.put(names.take(keep), starts[keep], values[keep])
 
 
 def reload(store: Store, sums: Sums, versions: Mapping[str, int], coarse: Sequence[tuple[int, int]]) -> None:
@@ -259,7 +265,7 @@ def reload(store: Store, sums: Sums, versions: Mapping[str, int], coarse: Sequen
         if start + level <= fine:
             names, of, starts, values = rows_of(store, level, start, start + level)
             keep = _current(names, of, versions)
-            sums.load(level, [names[i] for i in keep], starts[keep], values[keep])
+            sums.load(level, names.take(keep), starts[keep], values[keep])
 
 
 def _unsummed(store: Store, sums: Sums, versions: Mapping[str, int], name: str) -> None:
@@ -269,16 +275,16 @@ def _unsummed(store: Store, sums: Sums, versions: Mapping[str, int], name: str) 
         start = end - end % level - level  # the one before may not have been summed yet either
         names, of, starts, values = rows_of(store, 10, start, end, name=name)
         keep = _current(names, of, versions)
-        found: dict[tuple[str, int], Ints] = {}
-        for i in keep:
-            key = (names[i], int(starts[i]) - int(starts[i]) % level)
-            found[key] = found.get(key, np.zeros(3, np.int64)) + values[i]
-        if found:
-            cells = np.array([s for _, s in found], np.int64)
-            sums.load(level, [n for n, _ in found], cells, np.stack(list(found.values())))
+        cells = starts[keep] - starts[keep] % level
+        keys = names.codes[keep] * (1 << 40) + cells
+        different, where = np.unique(keys, return_inverse=True)
+        total = np.zeros((len(different), 3), np.int64)
+        np.add.at(total, where, values[keep])
+        if len(different):
+            sums.load(level, Named(names.names, different >> 40), different & ((1 << 40) - 1), total)
 
 
-def _current(names: Sequence[str], of: Ints, versions: Mapping[str, int]) -> Ints:
+def _current(names: Named, of: Ints, versions: Mapping[str, int]) -> Ints:
     """The places of the rows that belong to the objectives' present versions."""
-    wanted = np.fromiter((versions.get(n, -1) for n in names), np.int64, len(names))
-    return np.flatnonzero(wanted == of)
+    wanted = np.array([versions.get(name, -1) for name in names.names], np.int64)
+    return np.flatnonzero(wanted[names.codes] == of) if len(of) else np.zeros(0, np.int64)

@@ -9,6 +9,7 @@ correction sets its cell.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,18 @@ HOUR_S = 3_600
 _FINE = ((10, 6 * HOUR_S + 900, np.int32), (60, 4 * 86_400 + 7_200, np.int32))
 MONTH_S = 31 * 86_400
 COLUMNS = 3  # good, total, uncertain
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """Many rows' names: the different ones, and of each row which of them it has."""
+
+    names: Sequence[str]
+    codes: Ints
+
+    def take(self, places: Ints) -> Named:
+        """Some of the rows."""
+        return Named(self.names, self.codes[places])
 
 
 class _Ring:
@@ -87,14 +100,14 @@ class Sums:
         for ring in self._rings:
             ring.advance(end_s)
 
-    def load(self, cell_s: int, names: Sequence[str], starts_s: Ints, values: Ints) -> None:
+    def load(self, cell_s: int, names: Sequence[str] | Named, starts_s: Ints, values: Ints) -> None:
         """Set cells of one ring to `values[i]` = (good, total, uncertain), and no others; for start-up."""
         ring = next(r for r in self._rings if r.cell_s == cell_s)
         rows, at = self._rows(names), ring.columns(starts_s)
         fits = (rows >= 0) & (at >= 0)
         ring.cells[rows[fits], :, at[fits]] = values[fits]
 
-    def put(self, names: Sequence[str], starts_s: Ints, values: Ints) -> None:
+    def put(self, names: Sequence[str] | Named, starts_s: Ints, values: Ints) -> None:
         """Set 10 s cells to `values[i]` = (good, total, uncertain); the coarser cells change by the difference.
 
         Cells before the ring of 10 s are left out: they come with `load`. Of the same cell twice the last counts.
@@ -161,5 +174,7 @@ class Sums:
         found = np.flatnonzero(totals)
         return ring.start_s + int(found[0]) * ring.cell_s if len(found) else None
 
-    def _rows(self, names: Sequence[str]) -> Ints:
+    def _rows(self, names: Sequence[str] | Named) -> Ints:
+        if isinstance(names, Named):
+            return self._rows(names.names)[names.codes] if len(names.codes) else np.zeros(0, np.int64)
         return np.fromiter((self._row.get(name, -1) for name in names), np.int64, len(names))

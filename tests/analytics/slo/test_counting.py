@@ -107,7 +107,8 @@ def counted(store: Store) -> Store:  # noqa: F811
 
 def rows(store: Store, level: int = 10) -> dict[tuple[str, int], tuple[int, int, int]]:  # noqa: F811
     names, _, starts, values = stored.rows_of(store, level, HOUR_S - 86_400 * 40, HOUR_S + 86_400)
-    return {(n, int(s)): tuple(v) for n, s, v in zip(names, starts, values.tolist(), strict=True)}
+    given = [names.names[code] for code in names.codes]
+    return {(n, int(s)): tuple(v) for n, s, v in zip(given, starts, values.tolist(), strict=True)}
 
 
 def run(store: Store, goals: list[Objective], seconds: int, calendars: Any = None) -> None:  # noqa: F811
