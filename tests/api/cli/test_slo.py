@@ -39,3 +39,29 @@ def test_test_files_run_and_a_broken_expectation_is_exit_code_1(tailsight: Tails
     broken = tailsight("slo", "test", str(tmp_path / "a.test"))
     assert broken.code == 4
     assert "a.test:1: 'lode' is no statement" in broken.err
+
+
+def test_apply_puts_documents_in_force_and_refuses_wrong_ones_whole(tailsight: Tailsight, tmp_path: Path) -> None:
+    data = ("--data", str(tmp_path / "data"))
+    (tmp_path / "slos").mkdir()
+    file = tmp_path / "slos" / "orders.yaml"
+    file.write_text((CASES / "orders.yaml").read_text().replace("target: 0.999", "target: 0.5"))
+    refused = tailsight("slo", "apply", str(tmp_path / "slos"), *data)
+    assert refused.code == 1
+    assert "nothing was applied" in refused.out
+    assert tailsight("slo", "list", *data).code == 1
+    file.write_text((CASES / "orders.yaml").read_text())
+    applied = tailsight("slo", "apply", str(tmp_path / "slos"), *data, "--json")
+    assert applied.code == 0, applied.out
+    assert len(applied.json["added"]) == 5
+    listed = tailsight("slo", "list", *data, "--json").json["objectives"]
+    assert [one["name"] for one in listed] == ["order-latency", "order-minutes", "order-pyrra"]
+    exported = tailsight("slo", "export", *data)
+    assert "slo:sli_error:ratio_rate5m" in exported.out
+    assert "time slices have no rule" in exported.err
+    again = tailsight("slo", "export", *data, "--format", "openslo")
+    (tmp_path / "again.yaml").write_text(again.out)
+    assert tailsight("slo", "apply", str(tmp_path / "again.yaml"), *data, "--json").json["added"] == []
+    unknown = tailsight("slo", "show", "nothing", *data)
+    assert unknown.code == 4
+    assert "there are order-latency" in unknown.err
