@@ -62,6 +62,8 @@ class Evaluator:
         late = ""
         if late_s > self.lag.hold_s:
             late = f"the newest counts are {late_s} s old, more than {self.lag.hold_s} s"
+            if known_to_s == 0:
+                late = "no collector has been heard of yet"
         found: list[Transition] = []
         for one in self.objectives:
             held = ""

@@ -22,10 +22,11 @@ COUNT = 1_000
 DAY = 86_400
 NOW_S = int(time.time()) // 3_600 * 3_600
 _FILL = """
-INSERT INTO objective_counts (objective, version, level, window, generation, good, total, uncertain)
+INSERT INTO objective_counts (objective, version, level, window, generation, good, total, uncertain,
+    written)
 SELECT concat('o', toString(n)), {version:UInt32}, {level:UInt16},
     toDateTime({from_s:UInt32} + toUInt32(w) * {level:UInt16}, 'UTC'), 1, 100 * {level:UInt16} - (w * 31 + n) % 3,
-    100 * {level:UInt16}, 0
+    100 * {level:UInt16}, 0, now() - 3600
 FROM (SELECT number AS n FROM numbers({count:UInt32})) AS a, (SELECT number AS w FROM numbers({windows:UInt32})) AS b
 """
 
