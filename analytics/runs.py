@@ -10,14 +10,18 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from analytics import counts
 from analytics.completeness import completeness
 from analytics.due import LEVEL_NS, NS, Due
 from analytics.generations import STEP, Generations
 from analytics.paths import Path
+from analytics.slo.calendars import SloCalendar, closed_windows
+from analytics.slo.counting import COLUMNS as OBJECTIVE_COLUMNS
+from analytics.slo.counting import statements
+from analytics.slo.objectives import Objective
 from analytics.stitch import COLUMNS, headless, stitch
 from analytics.window_settings import WindowSettings
 from collector.keys import hash64
@@ -55,6 +59,14 @@ class WindowDone:
     stamps: int
     seconds: float
     not_live: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Goals:
+    """The objectives that count messages, by path, and the calendars that they name."""
+
+    by_path: Mapping[str, Sequence[Objective]] = field(default_factory=dict)
+    calendars: Mapping[str, SloCalendar] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +121,14 @@ def compute(
     settings: WindowSettings,
     now_ns: int,
     not_live: tuple[str, ...],
+    goals: Goals | None = None,
 ) -> list[WindowDone]:
     """Write and commit a run."""
     started = time.perf_counter()
     windows = [one.window for one in run]
     places = [(window - windows[0]) // LEVEL_S for window in windows]
     taken = generations.take(places[-1] + 1)
-    written = write(store, path, windows, [taken[place] for place in places], settings, now_ns)
+    written = write(store, path, windows, [taken[place] for place in places], settings, now_ns, goals)
     rows = [
         {
             "path": path.name, "level": LEVEL_S, "window": w.window, "generation": w.generation, "state": _state(one),
@@ -167,7 +180,13 @@ def finish(
 
 
 def write(
-    store: Store, path: Path, windows: Sequence[int], generations: Sequence[int], settings: WindowSettings, now_ns: int
+    store: Store,
+    path: Path,
+    windows: Sequence[int],
+    generations: Sequence[int],
+    settings: WindowSettings,
+    now_ns: int,
+    goals: Goals | None = None,
 ) -> list[Written]:
     """Write the rows of windows (starts in seconds, ascending), not their commits.
 
@@ -200,6 +219,7 @@ def write(
                 f" SELECT {{path:String}}, 10, * FROM ({select(path, counts.STORED, group=counts.WINDOW)})",
                 params,
             )
+        _count_objectives(store, path, goals or Goals(), params)
         messages = {int(w): (int(n), int(f)) for w, n, f in store.query(_MESSAGES, params).iter_rows()}
         lost = headless(store, path, begin, end)
     return [
@@ -219,6 +239,20 @@ def _together(windows: Sequence[int]) -> list[tuple[int, int]]:
     """The first and last windows of those that lie together."""
     ends = [at for at in range(1, len(windows)) if windows[at] - windows[at - 1] >= _APART_S]
     return [(windows[a], windows[b - 1]) for a, b in itertools.pairwise([0, *ends, len(windows)])]
+
+
+def _count_objectives(store: Store, path: Path, goals: Goals, params: Mapping[str, Any]) -> None:
+    """Good and total of the path's objectives, exact, of the messages that have just been written."""
+    objectives = goals.by_path.get(path.name, ())
+    closed = {
+        name: closed_windows(goals.calendars, name, params["from_s"], params["to_s"])
+        for name in {one.calendar for one in objectives}
+    }
+    for one in statements(path, objectives, counts.STORED, closed):
+        store.execute(
+            f"INSERT INTO objective_counts ({', '.join(OBJECTIVE_COLUMNS)}) {one.sql}",
+            {**params, **one.params},
+        )
 
 
 def _state(one: Due) -> State:

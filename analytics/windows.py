@@ -17,7 +17,7 @@ from analytics.arrivals import Landed, landed, touched
 from analytics.due import LEVEL_NS, NS, Committed, Touched, due, settled
 from analytics.generations import Generations
 from analytics.paths import Path
-from analytics.runs import WindowDone
+from analytics.runs import Goals, WindowDone
 from analytics.window_settings import WindowSettings
 from collector.store import Store
 
@@ -28,7 +28,11 @@ _TURN_STAMPS = 4_000_000
 
 
 def run_due(
-    store: Store, paths: Mapping[str, Path], settings: WindowSettings | None = None, now_ns: int | None = None
+    store: Store,
+    paths: Mapping[str, Path],
+    settings: WindowSettings | None = None,
+    now_ns: int | None = None,
+    goals: Goals | None = None,
 ) -> list[WindowDone]:
     """Compute the windows of `paths` that are due at `now_ns`, at most `settings.batch` per path; return them.
 
@@ -38,7 +42,7 @@ def run_due(
     settings = settings or WindowSettings()
     now = time.time_ns() if now_ns is None else now_ns
     arrived = landed(store, now, settings.live_ns)
-    return [one for path in paths.values() for one in _turn(store, path, arrived, settings, now).done]
+    return [one for path in paths.values() for one in _turn(store, path, arrived, settings, now, goals).done]
 
 
 class WindowJob:
@@ -53,6 +57,7 @@ class WindowJob:
 
     def __init__(self, settings: WindowSettings | None = None) -> None:
         self._settings = settings or WindowSettings()
+        self.goals = Goals()  # the owner sets others when objectives are applied
         self._batches, self._ends, self._looked_ns = -1, [0], 0
         self._settled, self._more = False, True
         self._paths: list[Path] = []
@@ -72,7 +77,7 @@ class WindowJob:
         if not self._more and ends == self._ends and abs(now - self._looked_ns) < self.LOOK_NS:
             return []
         self._settled, self._more = False, True  # until this pass has said otherwise
-        turns = [_turn(store, path, arrived, self._settings, now) for path in paths.values()]
+        turns = [_turn(store, path, arrived, self._settings, now, self.goals) for path in paths.values()]
         self._batches, self._ends, self._looked_ns = batches, ends, now
         self._settled, self._more = all(turn.settled for turn in turns), any(turn.more for turn in turns)
         return [one for turn in turns for one in turn.done]
@@ -87,7 +92,9 @@ class _Turn:
     settled: bool
 
 
-def _turn(store: Store, path: Path, arrived: Landed, settings: WindowSettings, now: int) -> _Turn:
+def _turn(
+    store: Store, path: Path, arrived: Landed, settings: WindowSettings, now: int, goals: Goals | None = None
+) -> _Turn:
     position = _position(store, path.name)
     windows = touched(store, path, position)
     if not windows:
@@ -110,7 +117,7 @@ def _turn(store: Store, path: Path, arrived: Landed, settings: WindowSettings, n
         stamps = sum(events[one.window] for one in run)
         if taken and taken + stamps > _TURN_STAMPS:
             break
-        done += runs.compute(store, path, run, generations, settings, now, arrived.not_live)
+        done += runs.compute(store, path, run, generations, settings, now, arrived.not_live, goals)
         taken += stamps
     finals = [(one, known[one.window].generation) for one in todo if not one.recount]
     if finals:

@@ -142,6 +142,7 @@ def _description(app: FastAPI) -> dict[str, Any]:
                 {"name": "delivery", "description": "Collectors, ledger and completeness."},
                 {"name": "feeds", "description": "What the lines of feeds lost, repeated and reordered."},
                 {"name": "changes", "description": "Who changed what and when."},
+                {"name": "objectives", "description": "Error budgets, burn rates and alerts."},
                 {"name": "hosts", "description": "Clocks and hosts."},
                 {"name": "kpis", "description": "Business measures."},
                 {"name": "stream", "description": "What happens, as it happens."},

@@ -23,6 +23,19 @@ CREATE TABLE IF NOT EXISTS tokens (
 CREATE TABLE IF NOT EXISTS jobs (
     name TEXT PRIMARY KEY, paused INTEGER NOT NULL
 ) STRICT;
+CREATE TABLE IF NOT EXISTS slo_objects (
+    kind TEXT NOT NULL, name TEXT NOT NULL, body TEXT NOT NULL, applied_ns INTEGER NOT NULL, applied_by TEXT NOT NULL,
+    PRIMARY KEY (kind, name)
+) STRICT;
+CREATE TABLE IF NOT EXISTS slo_alerts (
+    objective TEXT NOT NULL, rule TEXT NOT NULL, state TEXT NOT NULL, since_ns INTEGER NOT NULL,
+    breach_ns INTEGER NOT NULL, fired_ns INTEGER NOT NULL, resolved_ns INTEGER NOT NULL, held_ns INTEGER NOT NULL,
+    episode TEXT NOT NULL, acknowledged_by TEXT NOT NULL, why TEXT NOT NULL, PRIMARY KEY (objective, rule)
+) STRICT;
+CREATE TABLE IF NOT EXISTS slo_outbox (
+    id INTEGER PRIMARY KEY, episode TEXT NOT NULL, kind TEXT NOT NULL, objective TEXT NOT NULL, rule TEXT NOT NULL,
+    at_ns INTEGER NOT NULL, body TEXT NOT NULL, sent_ns INTEGER, UNIQUE (episode, kind)
+) STRICT;
 CREATE TABLE IF NOT EXISTS audit_staging (
     leaf INTEGER PRIMARY KEY, ts_ns INTEGER NOT NULL, actor TEXT NOT NULL, action TEXT NOT NULL, target TEXT NOT NULL,
     outcome TEXT NOT NULL, detail TEXT NOT NULL, hash BLOB NOT NULL

@@ -96,6 +96,17 @@ class _Parts(Collector):
         yield _gauge("tailsight_audit_staged", "Audit leaves that the store does not have yet.", state.audit.staged())
         yield _counter("tailsight_heartbeats_lost", "Heartbeats that were never stored.", state.book.lost)
         yield from self._jobs()
+        yield from self._objectives()
+
+    def _objectives(self) -> Iterable[Metric]:
+        """What exported alert rules read (`tailsight slo export`)."""
+        engine = self._state.slos
+        events = CounterMetricFamily("tailsight_objective_events", "Events of an objective.", labels=["objective"])
+        bad = CounterMetricFamily("tailsight_objective_bad_events", "Bad ones among them.", labels=["objective"])
+        for name, (spoiled, every) in engine.snapshot.events.items() if engine is not None else ():
+            events.add_metric([name], every)
+            bad.add_metric([name], spoiled)
+        yield from (events, bad)
 
     def _jobs(self) -> Iterable[Metric]:
         runs = CounterMetricFamily("tailsight_job_runs", "Runs of a job.", labels=["job"])

@@ -25,6 +25,7 @@ from granian.server.embed import Server
 from analytics.kpis import kpis_from
 from analytics.learned import LearnedSettings
 from analytics.paths import paths_from
+from analytics.slo.settings import SloSettings
 from analytics.windows import WindowSettings
 from api import state
 from api.app import create_app
@@ -82,6 +83,7 @@ def run_server(
     kpis, sources = kpis_from(document, source), sources_from(document, source)
     windows = section(document.get("windows", {}), WindowSettings, "windows", source)
     learned = section(document.get("learned", {}), LearnedSettings, "learned", source)
+    slo = section(document.get("slo", {}), SloSettings, "slo", source)
     landing = section(document.get("landing", {}), LandingSettings, "landing", source)
     retention = section(document.get("retention", {}), Retention, "retention", source)
     store_settings = section(document.get("store", {}), StoreSettings, "store", source)
@@ -107,7 +109,7 @@ def run_server(
         here = state.build(settings, store, control, paths, Landing(store, points, landing))
         here.migrated = True
         here.kpis = kpis
-        here.jobs = jobs_of(here, windows, learned, sources)
+        here.jobs = jobs_of(here, windows, learned, sources, slo)
         here.metrics.attach(here)
         here.audit.record(
             "server", "server.start", str(os.getpid()), "ok", {"config": bool(source), "host": settings.host}

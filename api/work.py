@@ -8,11 +8,14 @@ from collections.abc import Callable, Mapping
 from analytics.histograms import HistogramJob
 from analytics.learned import LearnedSettings, PathLearner
 from analytics.paths import Path
+from analytics.slo.settings import SloSettings
 from analytics.sweep import sweep
 from analytics.windows import WindowJob, WindowSettings
 from api.jobs import Job, Jobs
 from api.kpi_sources import KpiSource, read_source
 from api.routes.stream import windows_since
+from api.slo_book import SloBook
+from api.slo_engine import SloEngine
 from api.state import State
 
 
@@ -21,8 +24,10 @@ def jobs_of(
     windows: WindowSettings,
     learned: LearnedSettings | None = None,
     sources: Mapping[str, KpiSource] | None = None,
+    slo: SloSettings | None = None,
 ) -> Jobs:
     """The jobs over a state, not started."""
+    engine = state.slos = SloEngine(SloBook(state.control), slo or SloSettings())
     follow = WindowFollower(state)
     job = WindowJob(windows)
     learner = PathLearner(learned)
@@ -52,6 +57,7 @@ def jobs_of(
         # A call does a bounded share of a backlog: go on while there is some, and tell the readers in between.
         while not state.stopping:
             learn()
+            job.goals = engine.goals
             try:
                 done = job.run_due(state.store, stitched(), time.time_ns())
             finally:
@@ -72,11 +78,20 @@ def jobs_of(
     def reading(name: str, source: KpiSource) -> Callable[[], int]:
         return lambda: read_source(state.store, name, source, state.kpis)
 
+    def objectives() -> int:
+        """Judged on what the window job has counted: where it stands still, nothing is known from then on."""
+        jobs = state.jobs
+        counting = jobs.states["windows"] if jobs is not None else None
+        last_ns = counting.last_success_ns if counting is not None else None
+        known = None if last_ns is None else last_ns // 10**9
+        return engine.tick(state.store, state.paths, time.time_ns(), jobs_known_to_s=known)
+
     return Jobs(
         state.control,
         [
             Job("windows", 1.0, compute),
             Job("sweep", 600.0, lambda: sweep(state.store, time.time_ns())),
+            Job("objectives", 10.0, objectives),
             Job("heartbeats", 1.0, heartbeats),
             Job("audit", 1.0, lambda: state.audit.flush(state.store)),
             Job("tokens", 5.0, tokens),

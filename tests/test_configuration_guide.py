@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from analytics.learned import LearnedSettings
+from analytics.slo.settings import SloSettings
 from analytics.window_settings import WindowSettings
 from api.server_settings import ServerSettings
 from collector.agent.settings import AgentSettings
@@ -28,6 +29,7 @@ SECTIONS: dict[str, type[Section]] = {
     "landing": LandingSettings,
     "windows": WindowSettings,
     "learned": LearnedSettings,
+    "slo": SloSettings,
 }
 
 

@@ -12,7 +12,20 @@ from api.cli.outcome import Answer, Code
 
 app = typer.Typer(no_args_is_help=True)
 _SECTIONS = frozenset(
-    {"points", "paths", "windows", "store", "retention", "landing", "agent", "server", "learned", "kpis", "kpi_sources"}
+    {
+        "points",
+        "paths",
+        "windows",
+        "store",
+        "retention",
+        "landing",
+        "agent",
+        "server",
+        "learned",
+        "kpis",
+        "kpi_sources",
+        "slo",
+    }
 )
 
 
@@ -49,6 +62,7 @@ def examine(document: dict[str, Any], source: str) -> dict[str, list[str]]:
     from analytics.kpis import kpis_from
     from analytics.learned import LearnedSettings
     from analytics.paths import paths_from
+    from analytics.slo.settings import SloSettings
     from analytics.windows import WindowSettings
     from api.kpi_sources import sources_from
     from api.server_settings import ServerSettings
@@ -74,6 +88,7 @@ def examine(document: dict[str, Any], source: str) -> dict[str, list[str]]:
         ("agent", AgentSettings),
         ("server", ServerSettings),
         ("learned", LearnedSettings),
+        ("slo", SloSettings),
     ):
         section(document.get(name, {}), kind, name, source)
     return {"points": sorted(document.get("points", {})), "paths": sorted(paths)}

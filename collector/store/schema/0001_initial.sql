@@ -580,19 +580,25 @@ TTL greatest(window, toDateTime(computed)) + INTERVAL {retention.counts_10s} HOU
     greatest(window, toDateTime(computed)) + INTERVAL {retention.counts_1h} HOUR DELETE WHERE level = 3600
 SETTINGS {durable};
 
--- Good and total per objective version and window; the SLO evaluation reads nothing else.
+-- Good and total per objective version and window; the SLO evaluation reads nothing else. A row is a whole answer: of
+-- several for a window the one of the largest generation counts. Levels 60 and 3600 are sums of level 10.
 CREATE TABLE IF NOT EXISTS objective_counts (
-    objective   LowCardinality(String),
-    version     UInt32,
-    window      DateTime('UTC') CODEC(Delta, ZSTD(1)),
-    generation  UInt64,
-    good        UInt64,
-    total       UInt64,
-    uncertain   UInt64          -- in a bucket that the threshold cuts, where messages no longer live
-) ENGINE = MergeTree
-PARTITION BY toYYYYMM(window)
-ORDER BY (objective, version, window)
-TTL window + INTERVAL {retention.counts_1h} HOUR
+    objective   LowCardinality(String) CODEC(ZSTD(1)),
+    version     UInt32                 CODEC(ZSTD(1)),
+    level       UInt16                 CODEC(ZSTD(1)),
+    window      DateTime('UTC')        CODEC(Delta, ZSTD(1)),
+    generation  UInt64                 CODEC(ZSTD(1)),
+    good        UInt64                 CODEC(T64, ZSTD(1)),
+    total       UInt64                 CODEC(T64, ZSTD(1)),
+    uncertain   UInt64                 CODEC(T64, ZSTD(1)),  -- in a bucket that the threshold cuts, where messages no longer live
+    written     DateTime('UTC') DEFAULT now() CODEC(Delta, ZSTD(1)),
+    INDEX by_written written TYPE minmax GRANULARITY 1
+) ENGINE = ReplacingMergeTree(generation)
+PARTITION BY (level, toYYYYMM(window))
+ORDER BY (level, window, objective, version)
+TTL greatest(window, written) + INTERVAL {retention.counts_10s} HOUR DELETE WHERE level = 10,
+    greatest(window, written) + INTERVAL {retention.counts_1m} HOUR DELETE WHERE level = 60,
+    greatest(window, written) + INTERVAL {retention.counts_1h} HOUR DELETE WHERE level = 3600
 SETTINGS {durable};
 
 -- Paths that nobody configured: learned from what arrives (analytics/learned.py). The newest version of a name counts.

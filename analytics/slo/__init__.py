@@ -1,0 +1,1 @@
+"""Objectives, error budgets and burn alerts: read from OpenSLO documents, counted exactly, evaluated on counts."""
