@@ -274,8 +274,11 @@ def _reach(
         if all_of_it is None and source == "counts":
             return None
         first, last = all_of_it or (0, time.time_ns() // NS)
+        open_ended = (from_ns is None) != (to_ns is None)
         from_ns = first * NS if from_ns is None else from_ns
         to_ns = last * NS if to_ns is None else to_ns
+        if open_ended and from_ns >= to_ns:
+            return None  # asked for what lies beyond everything there is: windows may be behind the clock
     if from_ns >= to_ns:
         raise ValueError(f"the range is empty: from_ns {from_ns} is not before to_ns {to_ns}")
     if source == "raw":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from analytics import windows
+from analytics import latency, windows
 from analytics.population import labels_of, population
 from collector.record import Mode
 from collector.store import Store
@@ -60,3 +60,13 @@ def test_synthetic_messages_are_asked_for_by_name(filled: Store) -> None:
     assert found.frame["key"].to_list() == [501]
     empty = population(filled, path(ORDER), from_ns=HOUR + 30 * S, to_ns=HOUR + 40 * S)
     assert (empty.frame.height, empty.finished().height) == (0, 0)
+
+
+def test_percentiles_of_a_time_that_no_window_has_reached_are_empty(filled: Store) -> None:
+    """`--from -2m` while the windows are behind the clock is a question without an answer, not a wrong one."""
+    order = path(ORDER)
+    assert latency.percentiles(filled, order, from_ns=HOUR, to_ns=None) != []
+    assert latency.percentiles(filled, order, from_ns=HOUR + 3_600 * S, to_ns=None) == []
+    assert latency.percentiles(filled, order, from_ns=None, to_ns=HOUR - 3_600 * S) == []
+    with pytest.raises(ValueError, match="empty"):
+        latency.percentiles(filled, order, from_ns=HOUR + S, to_ns=HOUR)
