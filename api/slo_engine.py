@@ -126,6 +126,11 @@ class SloEngine:
         self.snapshot = self._snapshot(view, now_ns, known_to_s)
         return len(self._evaluator.judged)
 
+    @property
+    def objectives(self) -> list[Objective]:
+        """The objectives in force."""
+        return list(self._evaluator.objectives)
+
     def _end_s(self, now_ns: int) -> int:
         at = now_ns // NS - self.settings.delay_s
         return at - at % 10

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
+from analytics.declared import Declared
 from analytics.histograms import HistogramJob
 from analytics.learned import LearnedSettings, PathLearner
 from analytics.paths import Path
@@ -29,6 +30,7 @@ def jobs_of(
     """The jobs over a state, not started."""
     engine = state.slos = SloEngine(SloBook(state.control), slo or SloSettings())
     follow = WindowFollower(state)
+    declared = Declared()
     job = WindowJob(windows)
     learner = PathLearner(learned)
     histograms = HistogramJob(windows, (learned or LearnedSettings()).max_paths)
@@ -84,7 +86,11 @@ def jobs_of(
         counting = jobs.states["windows"] if jobs is not None else None
         last_ns = counting.last_success_ns if counting is not None else None
         known = None if last_ns is None else last_ns // 10**9
-        return engine.tick(state.store, state.paths, time.time_ns(), jobs_known_to_s=known)
+        now = time.time_ns()
+        done = engine.tick(state.store, state.paths, now, jobs_known_to_s=known)
+        declared.paths(state.store, state.paths, now)
+        declared.objectives(state.store, engine.objectives, now)
+        return done
 
     return Jobs(
         state.control,

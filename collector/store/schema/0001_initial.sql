@@ -601,6 +601,34 @@ TTL greatest(window, written) + INTERVAL {retention.counts_10s} HOUR DELETE WHER
     greatest(window, written) + INTERVAL {retention.counts_1h} HOUR DELETE WHERE level = 3600
 SETTINGS {durable};
 
+-- What is configured, for who reads the store alone (analytics/declared.py): rows of the newest `applied` are in force.
+CREATE TABLE IF NOT EXISTS paths (
+    path         String,
+    stages       Array(String),   -- in order: messages.stage_ns has the same
+    classes      Array(String),
+    budgets_ns   Array(Int64),    -- 0: none
+    sentences    Array(String),
+    revenue_node String,
+    applied      DateTime64(9, 'UTC')
+) ENGINE = MergeTree
+ORDER BY (applied, path)
+TTL toDateTime(applied) + INTERVAL {retention.changes} HOUR
+SETTINGS {durable};
+
+CREATE TABLE IF NOT EXISTS objectives (
+    objective  String,
+    version    UInt32,            -- which rows of objective_counts are its own
+    slo        String,
+    service    String,
+    target     Float64,
+    period_s   UInt32,
+    indicator  String,
+    applied    DateTime64(9, 'UTC')
+) ENGINE = MergeTree
+ORDER BY (applied, objective)
+TTL toDateTime(applied) + INTERVAL {retention.changes} HOUR
+SETTINGS {durable};
+
 -- Paths that nobody configured: learned from what arrives (analytics/learned.py). The newest version of a name counts.
 CREATE TABLE IF NOT EXISTS learned_paths (
     name       String,

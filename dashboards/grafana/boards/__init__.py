@@ -16,11 +16,13 @@ from dashboards.grafana.boards import (
     path,
     queues,
     scheduler,
+    slo,
     stage,
 )
 
 BOARDS: tuple[Callable[[], Board], ...] = (
     overview.board,
+    slo.board,
     path.board,
     message.board,
     stage.board,

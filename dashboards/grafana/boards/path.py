@@ -15,6 +15,10 @@ _EDGE = f"toString(round(pow(2, (floor(log2(greatest({q.MIDPOINT_NS}, 1)) * 4) +
 _STAGE_LINK = Link("Stage", "tailsight-stage", {"path": "${path}", "stage": "${__data.fields.stage}"})
 _TOOK = "arrayMap(y -> ifNull(y, 0), m.stage_ns)"
 _WORST = f"indexOf({_TOOK}, arrayMax({_TOOK}))"
+_NAMES = "(SELECT argMax(stages, applied) FROM paths WHERE path = '$path')"
+_DECLARED = """(SELECT tupleElement(s, 1) AS name, tupleElement(s, 2) AS class, tupleElement(s, 3) AS budget,
+tupleElement(s, 4) AS sentence FROM (SELECT arrayJoin(arrayZip(argMax(stages, applied), argMax(classes, applied),
+argMax(budgets_ns, applied), argMax(sentences, applied))) AS s FROM paths WHERE path = '$path'))"""
 
 
 def board() -> Board:
@@ -85,6 +89,20 @@ def board() -> Board:
             ),
         )
         .row(
+            "Budgets",
+            rows(
+                "Stages against their budgets",
+                "The budget of each stage as configured, and the share of messages that exceeded it, within the "
+                "width of a "
+                "count's bucket. Stages without a budget are not listed.",
+                f"""SELECT d.name AS stage, any(d.class) AS class, any(d.budget) AS budget,
+                {q.percentile(0.99)} AS p99, sumIf(n, {q.MIDPOINT_NS} > d.budget) / sum(n) AS `over budget`,
+                any(d.sentence) AS `what it is` FROM stage_counts AS c INNER JOIN {_DECLARED} AS d ON c.stage = d.name
+                WHERE {q.counts_where()} AND d.budget > 0 GROUP BY d.name ORDER BY `over budget` DESC""",
+                units={"budget": "ns", "p99": "ns", "over budget": "percentunit"},
+            ),
+        )
+        .row(
             "The tail over time",
             series(
                 "Percentiles, end to end",
@@ -113,10 +131,10 @@ def board() -> Board:
             "Messages",
             rows(
                 "Slowest messages",
-                "Users' messages with the longest end-to-end latency. `slowest stage` is the number of the stage that "
-                "took longest, in the path's order. Click a key for its timeline.",
-                f"""SELECT toString(m.key) AS key, m.start AS start, m.e2e_ns AS `end to end`, {_WORST} AS `slowest
-                stage`,
+                "Users' messages with the longest end-to-end latency. `slowest stage` is the one that took "
+                "longest. Click a key for its timeline.",
+                f"""SELECT toString(m.key) AS key, m.start AS start, m.e2e_ns AS `end to end`,
+                arrayElement({_NAMES}, {_WORST}) AS `slowest stage`,
                 arrayMax(arrayMap(y -> ifNull(y, 0), m.stage_ns)) AS `it took`, toString(m.host) AS host,
                 toString(m.service) AS service, toString(m.outcome) AS outcome, toString(m.cache) AS cache
                 FROM messages AS m WHERE {q.messages_where()} AND isNotNull(e2e_ns) ORDER BY e2e_ns DESC LIMIT 50""",

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from analytics.declared import Declared
 from analytics.windows import run_due
 from collector.store.embedded import open_embedded
 from collector.store.schema import Retention, migrate
@@ -36,6 +37,10 @@ def _fill(data: Path) -> None:
         stamps.append(stamp(5_000, "app_ingress", HOUR + S))
         put(store, stamps, links)
         run_due(store, {"order": path(ORDER)}, now_ns=HOUR + 60 * S)
+        declared = Declared()
+        assert declared.paths(store, {"order": path(ORDER)}, HOUR)
+        assert not declared.paths(store, {"order": path(ORDER)}, HOUR + S)
+        assert declared.objectives(store, [], HOUR)
 
 
 @pytest.fixture(scope="module")
@@ -97,5 +102,8 @@ def test_the_figures_are_the_data(answers: dict[str, dict[str, Any]]) -> None:
     assert rows("tailsight-overview/Paths, slowest tail first/A")[0][:2] == ["order", "1000"]
     by_depth = {row[0]: int(row[1]) for row in rows("tailsight-queues/The tail by depth on arrival/A")}
     assert by_depth == {"0": 250, "1-2": 500, "3-5": 250}
+    assert slowest[0][3] == "send"
+    budgets = rows("tailsight-path/Stages against their budgets/A")
+    assert [row[:3] for row in budgets] == [["decide", "compute", "150000"]]
     shares = [float(row[1]) for row in rows("tailsight-path/Share of all time by stage/A")]
     assert abs(sum(shares) - 1) < 1e-9
