@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dashboards.grafana import queries as q
 from dashboards.grafana.board import Board
+from dashboards.grafana.boards import slo
 from dashboards.grafana.panels import Link, number, rows, series
 
 UID = "tailsight-overview"
@@ -81,6 +82,7 @@ def board() -> Board:
                 "short",
             ),
         )
+        .row("Objectives", slo.worst(height=6))
         .row(
             "Paths",
             rows(
