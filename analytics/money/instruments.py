@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analytics.money.effects import Effect, Words, estimated, interval_of, refused
+from analytics.money.effects import Effect, SensitivityError, Words, estimated, interval_of, refused
 from analytics.money.strata import Within, too_little
 
 LEAST_F = 10.0
@@ -27,8 +27,14 @@ class TwoStage:
 
 
 def two_stage(data: Within, clustered: bool = True) -> TwoStage:
-    """Two-stage least squares of y on x by z, all within strata; `clustered` False takes every row by itself."""
-    from linearmodels.iv import IV2SLS
+    """Two-stage least squares of y on x by z, all within strata; `clustered` False takes every row by itself.
+
+    Raises SensitivityError where linearmodels is not installed.
+    """
+    try:
+        from linearmodels.iv import IV2SLS
+    except ImportError as error:
+        raise SensitivityError("an experiment needs the extra `business`: pip install 'tailsight[business]'") from error
 
     model = IV2SLS(data.y, None, data.x, data.z)
     how = {"cov_type": "clustered", "clusters": data.cluster} if clustered else {"cov_type": "unadjusted"}

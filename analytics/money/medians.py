@@ -12,9 +12,13 @@ _MOST_ROWS = 100_000
 def median_line(kpi: Floats, exposure: Floats, quantile: float = 0.5) -> tuple[float, float]:
     """Level and slope of a quantile of the KPI over the exposure (Koenker and Bassett 1978), by statsmodels.
 
-    It is a description like the naive slope, and no effect. Raises SensitivityError for more than 100,000 rows.
+    It is a description like the naive slope, and no effect. Raises SensitivityError for more than 100,000 rows, or
+    where statsmodels is not installed.
     """
-    from statsmodels.regression.quantile_regression import QuantReg
+    try:
+        from statsmodels.regression.quantile_regression import QuantReg
+    except ImportError as error:
+        raise SensitivityError("a median needs the extra `business`: pip install 'tailsight[business]'") from error
 
     y = finite("kpi", kpi)
     x = finite("exposure", exposure, len(y))

@@ -6,6 +6,7 @@ import pytest
 from analytics.money.effects import SensitivityError, Words, critical, detectable
 from analytics.money.instruments import experiment, two_stage
 from analytics.money.strata import WildBootstrap, codes, compared, deciles, slope, within
+from tests.analytics.money.extras import needs_linearmodels
 
 
 def test_the_clustered_value_of_grunfeld() -> None:
@@ -79,6 +80,7 @@ def test_with_few_clusters_the_interval_keeps_its_rate() -> None:
     assert 107 <= held <= 120
 
 
+@needs_linearmodels
 def test_what_cannot_answer_is_refused_with_its_reason() -> None:
     rng = np.random.default_rng(1)
     x, y = rng.normal(size=400), rng.normal(size=400)
