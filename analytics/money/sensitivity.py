@@ -96,6 +96,8 @@ def sensitivity(given: Observations, words: Words | None = None, seed: int = 1) 
     """
     words = words or Words()
     kpi = finite("kpi", given.kpi)
+    if not len(kpi):
+        raise SensitivityError("kpi: there are no rows")
     if len(kpi) > _MAX_ROWS:
         raise SensitivityError(f"kpi: {len(kpi)} rows are more than {_MAX_ROWS}; sum them by interval first")
     if len(given.cluster) != len(kpi):

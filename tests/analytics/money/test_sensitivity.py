@@ -92,6 +92,9 @@ def test_columns_that_do_not_fit_are_named() -> None:
     given = history(2, days=1)
     with pytest.raises(SensitivityError, match="hour"):
         sensitivity(dataclasses.replace(given, hour=np.zeros(3, dtype=np.int64)))
+    none = np.zeros(0)
+    with pytest.raises(SensitivityError, match="no rows"):
+        sensitivity(dataclasses.replace(given, kpi=none, exposure=none, load=none))
     with pytest.raises(SensitivityError, match="lead"):
         sensitivity(dataclasses.replace(given, lead=np.zeros(3)))
     with pytest.raises(SensitivityError, match="kpi: 1 values"):
