@@ -23,6 +23,7 @@ from analytics.slo.episodes import OPEN, Alert, Transition
 from analytics.slo.evaluate import ARRIVAL, Evaluator, View, budget_of, merged
 from analytics.slo.indicators import describe
 from analytics.slo.objectives import Objective
+from analytics.slo.rules import Over
 from analytics.slo.settings import SloSettings
 from analytics.slo.sums import MONTH_S, Sums
 from api.slo_book import SloBook
@@ -219,7 +220,16 @@ class SloEngine:
             "labels": dict(objective.labels),
             "annotations": dict(objective.annotations),
             "counted_to_s": view.end_s,
+            "path": counted_path(objective.indicator) or "",
+            "queries": [self._asked(objective, side.over, view.end_s) for side in judged.verdict.sides],
         }
+
+    def _asked(self, objective: Objective, over: Over, end_s: int) -> dict[str, Any]:
+        """One window of a rule, and the statement that gives its counts."""
+        asked = self._evaluator.by_name[over.objective] if over.objective else objective
+        start_s = end_s - over.window_s
+        statement = stored.window_statement(asked.name, asked.version, start_s, end_s)
+        return {"objective": asked.name, "from_s": start_s, "to_s": end_s, "sql": statement}
 
     def _snapshot(self, view: View, now_ns: int, known_to_s: int) -> Snapshot:
         found: dict[str, dict[str, Any]] = {}
