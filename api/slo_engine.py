@@ -19,7 +19,7 @@ from analytics.runs import Goals
 from analytics.slo import sources, stored
 from analytics.slo.burn import Verdict
 from analytics.slo.counting import by_path, counted_path
-from analytics.slo.episodes import OPEN, Alert, Transition
+from analytics.slo.episodes import BLIND, OPEN, Alert, Transition
 from analytics.slo.evaluate import ARRIVAL, Evaluator, View, budget_of, merged
 from analytics.slo.indicators import describe
 from analytics.slo.objectives import Objective
@@ -72,6 +72,7 @@ class SloEngine:
         made = self.book.compiled(paths, self.settings.calendars)
         for problem in made.errors:
             _log.warning("objective_not_evaluated", problem=str(problem))
+        self._end_removed(now_ns)
         objectives = list(made.objectives[: self.settings.max_objectives])
         if len(objectives) < len(made.objectives):
             left = len(made.objectives) - len(objectives)
@@ -126,6 +127,25 @@ class SloEngine:
         self._add_up(view)
         self.snapshot = self._snapshot(view, now_ns, known_to_s)
         return len(self._evaluator.judged)
+
+    def _end_removed(self, now_ns: int) -> None:
+        """End the alerts of rules that are no longer in force: nobody would judge them, and they would fire for ever.
+
+        A path that is not configured now may be learned again in a moment: its objectives are not gone.
+        """
+        rules = {(one.name, rule.name) for one in self.book.compiled().objectives for rule in one.rules}
+        names = {name for name, _ in rules}
+        why = "the objective or its rule was removed"
+        for alert in self.book.alerts():
+            here = alert.objective in names if alert.rule == BLIND else (alert.objective, alert.rule) in rules
+            if here or alert.state in ("inactive", "resolved"):
+                continue
+            if alert.state not in OPEN:
+                self.book.save([replace(alert, state="inactive", since_ns=now_ns, breach_ns=0, episode="")], [])
+                continue
+            ended = replace(alert, state="resolved", since_ns=now_ns, resolved_ns=now_ns, why=why)
+            body = {"kind": "resolved", "why": why, "breach_ns": alert.breach_ns, "fired_ns": alert.fired_ns}
+            self.book.save([ended], [(Transition("resolved", ended, now_ns), body)])
 
     def _end_s(self, now_ns: int) -> int:
         at = now_ns // NS - self.settings.delay_s

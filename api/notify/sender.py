@@ -95,13 +95,13 @@ class Sender:
         headers = {"Content-Type": "application/json", "User-Agent": "tailsight"}
         if target.kind == "alertmanager":
             where = place(target, "/api/v2/alerts")
-            body = json.dumps([self._alert(one) for one in some]).encode()
+            body = _said(lambda: [self._alert(one) for one in some])
             if secret:
                 headers["Authorization"] = f"Bearer {secret.decode()}"
         else:
             where = place(target)
             notice = some[0].notice
-            body = json.dumps(content(notice, target.dashboards), sort_keys=True).encode()
+            body = _said(lambda: content(notice, target.dashboards))
             headers |= signed(secret, notice.key, time.time_ns() // NS, body)
         self.count.posts += 1
         post(where, body, headers, target.ns("timeout") / NS)
@@ -110,3 +110,11 @@ class Sender:
         resolved = one.notice if one.notice.kind == "resolved" else None
         first = self.deliveries.beginning(one.notice)
         return alert(first, resolved, time.time_ns(), self.target.ns("resend"), self.target.dashboards)
+
+
+def _said(make: Callable[[], object]) -> bytes:
+    """A body as JSON. Raises PostError for a notice that cannot be put into words: the others must not wait for it."""
+    try:
+        return json.dumps(make(), sort_keys=True).encode()
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError) as error:
+        raise PostError(f"cannot be written: {type(error).__name__}: {error}", 422) from error

@@ -33,7 +33,7 @@ class Receiver:
     tried: int = 0
     redirect: str = ""
 
-    def bodies(self) -> list[dict[str, Any]]:
+    def bodies(self) -> list[Any]:
         return [json.loads(body) for _, body in self.got]
 
 
@@ -71,6 +71,8 @@ def receiver(port: int = 0, mode: str = "ok") -> Iterator[Receiver]:
                 except OSError:
                     pass
             code = int(here.mode) if here.mode.isdigit() else 200
+            if here.mode.startswith("refuse ") and here.mode[7:].encode() in body:
+                code = 422
             if code == 200:
                 here.got.append((dict(self.headers), body))
             self.send_response(code)
