@@ -17,6 +17,7 @@ from api.notify.settings import NotifyTarget
 from api.notify.signature import signed
 from collector.log import logger
 
+_BATCH = 64  # alerts in one request, or requests between two looks at what is due
 _RUN_S = 20.0  # a run ends then, so that its job shows that it lives
 _log = logger("notify")
 
@@ -44,12 +45,18 @@ class Sender:
         """Take in what is new and send what is due; how many notifications were accepted."""
         self.deliveries.take_in(self.name, time.time_ns())
         accepted, end_s = 0, time.monotonic() + _RUN_S
-        while not stopping() and self._not_before_s <= time.monotonic() < end_s:
-            some = self.deliveries.due(self.name, time.time_ns(), 64 if self.target.kind == "alertmanager" else 1)
-            if not some:
-                break
-            accepted += self._try(some)
+        batch = self.target.kind == "alertmanager"
+        while some := self._due(end_s, stopping):
+            for group in [some] if batch else [[one] for one in some]:
+                if self._may(end_s, stopping):
+                    accepted += self._try(group)
         return accepted
+
+    def _due(self, end_s: float, stopping: Callable[[], bool]) -> list[Due]:
+        return self.deliveries.due(self.name, time.time_ns(), _BATCH) if self._may(end_s, stopping) else []
+
+    def _may(self, end_s: float, stopping: Callable[[], bool]) -> bool:
+        return not stopping() and self._not_before_s <= time.monotonic() < end_s
 
     def _try(self, some: Sequence[Due]) -> int:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -38,7 +39,7 @@ class Receiver:
 
 
 @contextmanager
-def receiver(port: int = 0, mode: str = "ok") -> Iterator[Receiver]:
+def receiver(port: int = 0, mode: str = "ok", tls: ssl.SSLContext | None = None) -> Iterator[Receiver]:
     here = Receiver("", 0, mode)
     ended = threading.Event()
 
@@ -89,6 +90,8 @@ def receiver(port: int = 0, mode: str = "ok") -> Iterator[Receiver]:
             pass
 
     server = Web(("127.0.0.1", port), Handler)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     here.port = server.server_port
     here.url = f"http://127.0.0.1:{here.port}/hook"
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
