@@ -21,12 +21,14 @@ MAX_OUTBOX = 50_000
 _OPEN = "SELECT episode FROM slo_alerts WHERE state IN ('firing', 'acknowledged')"
 _log = logger("notify")
 
+# CROSS JOIN keeps SQLite to this order: the few notifications of one episode first, then their deliveries by key. Left
+# to itself it scans all deliveries for each.
 _DUE = """
 SELECT o.id, o.episode, o.kind, o.objective, o.rule, o.at_ns, o.body, d.tries, d.told_ns
-FROM notify_deliveries d JOIN slo_outbox o ON o.id = d.notification
+FROM notify_deliveries d CROSS JOIN slo_outbox o ON o.id = d.notification
 WHERE d.target = :target AND d.done = 0 AND (d.due_ns <= :now OR d.due_ns > :horizon)
     AND NOT EXISTS (
-        SELECT 1 FROM slo_outbox p JOIN notify_deliveries e ON e.notification = p.id AND e.target = d.target
+        SELECT 1 FROM slo_outbox p CROSS JOIN notify_deliveries e ON e.notification = p.id AND e.target = d.target
         WHERE p.episode = o.episode AND p.id < o.id
             AND (e.told_ns IS NULL AND e.done = 0
                 OR o.kind = 'resolved' AND p.kind = 'firing' AND e.told_ns BETWEEN :now - :settle + 1 AND :now)

@@ -304,3 +304,14 @@ def test_a_message_holds_what_is_known(control: Control) -> None:
     assert "dashboard" not in content(more)["links"]
     assert summary(more) == summary(notice)
     json.dumps(content(more))
+
+
+def test_a_long_outbox_is_looked_through_by_keys(control: Control) -> None:
+    """The plan, not the time: a scan of all deliveries for each notification takes minutes with 50,000 of them."""
+    from api.notify.deliveries import _DUE
+
+    values = {"target": "hook", "now": 1, "horizon": 2, "settle": 0, "limit": 64}
+    plan = [row["detail"] for row in control.rows("EXPLAIN QUERY PLAN " + _DUE, values)]
+    assert [line for line in plan if line.startswith("SEARCH p ") and "episode=?" in line], plan
+    assert [line for line in plan if line.startswith("SEARCH e ") and "notification=?" in line], plan
+    assert not [line for line in plan if line.startswith("SCAN")], plan
