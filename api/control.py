@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,13 @@ CREATE TABLE IF NOT EXISTS slo_outbox (
     id INTEGER PRIMARY KEY, episode TEXT NOT NULL, kind TEXT NOT NULL, objective TEXT NOT NULL, rule TEXT NOT NULL,
     at_ns INTEGER NOT NULL, body TEXT NOT NULL, sent_ns INTEGER, UNIQUE (episode, kind)
 ) STRICT;
+CREATE INDEX IF NOT EXISTS slo_outbox_unsent ON slo_outbox (id) WHERE sent_ns IS NULL;
+CREATE TABLE IF NOT EXISTS notify_deliveries (
+    notification INTEGER NOT NULL, target TEXT NOT NULL, tries INTEGER NOT NULL DEFAULT 0, due_ns INTEGER NOT NULL,
+    told_ns INTEGER, done INTEGER NOT NULL DEFAULT 0, error TEXT NOT NULL DEFAULT '',
+    PRIMARY KEY (target, notification)
+) STRICT;
+CREATE INDEX IF NOT EXISTS notify_deliveries_open ON notify_deliveries (target, due_ns) WHERE done = 0;
 CREATE TABLE IF NOT EXISTS audit_staging (
     leaf INTEGER PRIMARY KEY, ts_ns INTEGER NOT NULL, actor TEXT NOT NULL, action TEXT NOT NULL, target TEXT NOT NULL,
     outcome TEXT NOT NULL, detail TEXT NOT NULL, hash BLOB NOT NULL
@@ -94,7 +101,7 @@ class Control:
                 raise
             self._writer.execute("COMMIT")
 
-    def rows(self, sql: str, params: Sequence[Any] = ()) -> list[sqlite3.Row]:
+    def rows(self, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()) -> list[sqlite3.Row]:
         """The rows of one SELECT, as of the last commit."""
         with self._read_lock:
             return self._reader.execute(sql, params).fetchall()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -97,6 +98,7 @@ class _Parts(Collector):
         yield _counter("tailsight_heartbeats_lost", "Heartbeats that were never stored.", state.book.lost)
         yield from self._jobs()
         yield from self._objectives()
+        yield from self._targets()
 
     def _objectives(self) -> Iterable[Metric]:
         """What exported alert rules read (`tailsight slo export`)."""
@@ -107,6 +109,20 @@ class _Parts(Collector):
             events.add_metric([name], every)
             bad.add_metric([name], spoiled)
         yield from (events, bad)
+
+    def _targets(self) -> Iterable[Metric]:
+        """Who is told of alerts, and who does not take them."""
+        told = CounterMetricFamily("tailsight_notify_accepted", "Notifications taken by a target.", labels=["target"])
+        failures = CounterMetricFamily("tailsight_notify_failures", "Tries that failed.", labels=["target"])
+        waiting = GaugeMetricFamily("tailsight_notify_waiting", "Notifications not taken yet.", labels=["target"])
+        oldest = GaugeMetricFamily("tailsight_notify_oldest_seconds", "Age of the oldest of them.", labels=["target"])
+        for sender in self._state.senders:
+            count, oldest_ns = sender.deliveries.waiting(sender.name)
+            told.add_metric([sender.name], sender.count.accepted)
+            failures.add_metric([sender.name], sender.count.failures)
+            waiting.add_metric([sender.name], count)
+            oldest.add_metric([sender.name], max(0.0, (time.time_ns() - oldest_ns) / 1e9) if count else 0.0)
+        yield from (told, failures, waiting, oldest)
 
     def _jobs(self) -> Iterable[Metric]:
         runs = CounterMetricFamily("tailsight_job_runs", "Runs of a job.", labels=["job"])

@@ -19,10 +19,11 @@ from analytics.runs import Goals
 from analytics.slo import sources, stored
 from analytics.slo.burn import Verdict
 from analytics.slo.counting import by_path, counted_path
-from analytics.slo.episodes import OPEN, Alert, Transition
+from analytics.slo.episodes import BLIND, OPEN, Alert, Transition
 from analytics.slo.evaluate import ARRIVAL, Evaluator, View, budget_of, merged
 from analytics.slo.indicators import describe
 from analytics.slo.objectives import Objective
+from analytics.slo.rules import Over
 from analytics.slo.settings import SloSettings
 from analytics.slo.sums import MONTH_S, Sums
 from api.slo_book import SloBook
@@ -71,6 +72,7 @@ class SloEngine:
         made = self.book.compiled(paths, self.settings.calendars)
         for problem in made.errors:
             _log.warning("objective_not_evaluated", problem=str(problem))
+        self._end_removed(now_ns)
         objectives = list(made.objectives[: self.settings.max_objectives])
         if len(objectives) < len(made.objectives):
             left = len(made.objectives) - len(objectives)
@@ -130,6 +132,25 @@ class SloEngine:
     def objectives(self) -> list[Objective]:
         """The objectives in force."""
         return list(self._evaluator.objectives)
+
+    def _end_removed(self, now_ns: int) -> None:
+        """End the alerts of rules that are no longer in force: nobody would judge them, and they would fire for ever.
+
+        A path that is not configured now may be learned again in a moment: its objectives are not gone.
+        """
+        rules = {(one.name, rule.name) for one in self.book.compiled().objectives for rule in one.rules}
+        names = {name for name, _ in rules}
+        why = "the objective or its rule was removed"
+        for alert in self.book.alerts():
+            here = alert.objective in names if alert.rule == BLIND else (alert.objective, alert.rule) in rules
+            if here or alert.state in ("inactive", "resolved"):
+                continue
+            if alert.state not in OPEN:
+                self.book.save([replace(alert, state="inactive", since_ns=now_ns, breach_ns=0, episode="")], [])
+                continue
+            ended = replace(alert, state="resolved", since_ns=now_ns, resolved_ns=now_ns, why=why)
+            body = {"kind": "resolved", "why": why, "breach_ns": alert.breach_ns, "fired_ns": alert.fired_ns}
+            self.book.save([ended], [(Transition("resolved", ended, now_ns), body)])
 
     def _end_s(self, now_ns: int) -> int:
         at = now_ns // NS - self.settings.delay_s
@@ -224,7 +245,16 @@ class SloEngine:
             "labels": dict(objective.labels),
             "annotations": dict(objective.annotations),
             "counted_to_s": view.end_s,
+            "path": counted_path(objective.indicator) or "",
+            "queries": [self._asked(objective, side.over, view.end_s) for side in judged.verdict.sides],
         }
+
+    def _asked(self, objective: Objective, over: Over, end_s: int) -> dict[str, Any]:
+        """One window of a rule, and the statement that gives its counts."""
+        asked = self._evaluator.by_name[over.objective] if over.objective else objective
+        start_s = end_s - over.window_s
+        statement = stored.window_statement(asked.name, asked.version, start_s, end_s)
+        return {"objective": asked.name, "from_s": start_s, "to_s": end_s, "sql": statement}
 
     def _snapshot(self, view: View, now_ns: int, known_to_s: int) -> Snapshot:
         found: dict[str, dict[str, Any]] = {}

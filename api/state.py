@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from analytics.learned import LearnedPath
     from analytics.paths import Path
     from api.jobs import Jobs
+    from api.notify.sender import Sender
     from api.slo_engine import SloEngine
     from collector.landing import Landing
 
@@ -56,6 +57,7 @@ class State:
     learned: Mapping[str, LearnedPath] = field(default_factory=dict)  # among `paths`: those that nobody configured
     unlearned: int = 0  # operations that were seen and did not fit among them
     slos: SloEngine | None = None  # made with the jobs
+    senders: tuple[Sender, ...] = ()  # one per target of alerts; made with the jobs
     window_ends_ns: dict[str, int] = field(default_factory=dict)  # per path, the end of the newest computed window
 
     def windows_lag_s(self) -> dict[str, float]:

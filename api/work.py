@@ -1,4 +1,4 @@
-"""The server's jobs: windows, stale generations, heartbeats, the audit log and token use."""
+"""The server's jobs: windows, stale generations, objectives, notifications, heartbeats, the audit log and token use."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from analytics.sweep import sweep
 from analytics.windows import WindowJob, WindowSettings
 from api.jobs import Job, Jobs
 from api.kpi_sources import KpiSource, read_source
+from api.notify.deliveries import Deliveries
+from api.notify.sender import Sender
+from api.notify.settings import NotifyTarget
 from api.routes.stream import windows_since
 from api.slo_book import SloBook
 from api.slo_engine import SloEngine
@@ -26,9 +29,14 @@ def jobs_of(
     learned: LearnedSettings | None = None,
     sources: Mapping[str, KpiSource] | None = None,
     slo: SloSettings | None = None,
+    notify: Mapping[str, NotifyTarget] | None = None,
 ) -> Jobs:
     """The jobs over a state, not started."""
     engine = state.slos = SloEngine(SloBook(state.control), slo or SloSettings())
+    targets = notify or {}
+    deliveries = Deliveries(state.control, targets)
+    deliveries.begin(time.time_ns())
+    state.senders = tuple(Sender(name, target, deliveries) for name, target in targets.items())
     follow = WindowFollower(state)
     declared = Declared()
     job = WindowJob(windows)
@@ -92,12 +100,17 @@ def jobs_of(
         declared.objectives(state.store, engine.objectives, now)
         return done
 
+    def telling(sender: Sender) -> Callable[[], int]:
+        return lambda: sender.run(lambda: state.stopping)
+
     return Jobs(
         state.control,
         [
             Job("windows", 1.0, compute),
             Job("sweep", 600.0, lambda: sweep(state.store, time.time_ns())),
             Job("objectives", 10.0, objectives),
+            *(Job(f"notify-{sender.name}", 1.0, telling(sender)) for sender in state.senders),
+            Job("outbox", 60.0, lambda: deliveries.tidy(time.time_ns())),
             Job("heartbeats", 1.0, heartbeats),
             Job("audit", 1.0, lambda: state.audit.flush(state.store)),
             Job("tokens", 5.0, tokens),

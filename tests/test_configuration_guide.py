@@ -13,6 +13,7 @@ import pytest
 from analytics.learned import LearnedSettings
 from analytics.slo.settings import SloSettings
 from analytics.window_settings import WindowSettings
+from api.notify.settings import NotifyTarget
 from api.server_settings import ServerSettings
 from collector.agent.settings import AgentSettings
 from collector.landing import LandingSettings
@@ -74,6 +75,10 @@ def test_the_documented_defaults_are_accepted(name: str) -> None:
 def test_an_unknown_setting_is_named_with_its_section(name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name}.*no_such_setting"):
         section({"no_such_setting": 1}, SECTIONS[name], name)
+
+
+def test_every_setting_of_a_target_of_alerts_is_documented() -> None:
+    assert documented("notify.NAME") == defaults(NotifyTarget)
 
 
 def test_a_wrong_value_is_named_with_its_section() -> None:

@@ -288,3 +288,25 @@ def _current(names: Named, of: Ints, versions: Mapping[str, int]) -> Ints:
     """The places of the rows that belong to the objectives' present versions."""
     wanted = np.array([versions.get(name, -1) for name in names.names], np.int64)
     return np.flatnonzero(wanted[names.codes] == of) if len(of) else np.zeros(0, np.int64)
+
+
+def window_statement(name: str, version: int, start_s: int, end_s: int) -> str:
+    """The statement that gives good, total and uncertain events of [start_s, end_s), for people to run.
+
+    As the evaluation, it is exact to 10 s up to 6 h; the beginning of a longer window is rounded down to the minute,
+    beyond 4 d to the hour.
+    """
+    span = end_s - start_s
+    coarse = 0 if span <= 6 * 3_600 else 60 if span <= 4 * 86_400 else 3_600
+    cut = start_s if not coarse else end_s // coarse * coarse
+    parts = [f"level = 10 AND window >= toDateTime({cut}, 'UTC') AND window < toDateTime({end_s}, 'UTC')"]
+    if coarse:
+        first = start_s // coarse * coarse
+        parts.append(f"level = {coarse} AND window >= toDateTime({first}, 'UTC') AND window < toDateTime({cut}, 'UTC')")
+    quoted = name.replace("\\", "\\\\").replace("'", "\\'")
+    return (
+        "SELECT sum(g) AS good, sum(t) AS total, sum(u) AS uncertain FROM ("  # noqa: S608 - quoted above; nobody here runs it
+        "SELECT argMax(good, generation) AS g, argMax(total, generation) AS t, argMax(uncertain, generation) AS u "
+        f"FROM objective_counts WHERE objective = '{quoted}' AND version = {version} "
+        f"AND ({' OR '.join(f'({part})' for part in parts)}) GROUP BY level, window)"
+    )

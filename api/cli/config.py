@@ -25,6 +25,7 @@ _SECTIONS = frozenset(
         "kpis",
         "kpi_sources",
         "slo",
+        "notify",
     }
 )
 
@@ -65,6 +66,7 @@ def examine(document: dict[str, Any], source: str) -> dict[str, list[str]]:
     from analytics.slo.settings import SloSettings
     from analytics.windows import WindowSettings
     from api.kpi_sources import sources_from
+    from api.notify.settings import targets_from
     from api.server_settings import ServerSettings
     from collector.agent.settings import AgentSettings
     from collector.landing import LandingSettings
@@ -80,6 +82,7 @@ def examine(document: dict[str, Any], source: str) -> dict[str, list[str]]:
     paths = paths_from(document, points, source)
     kpis_from(document, source)
     sources_from(document, source)
+    targets_from(document, source)
     for name, kind in (
         ("windows", WindowSettings),
         ("store", StoreSettings),

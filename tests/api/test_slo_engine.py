@@ -139,6 +139,46 @@ def test_an_acknowledgement_is_not_lost_to_the_tick_that_is_being_written(contro
     assert book.alerts()[0].state == "resolved"
 
 
+def test_an_alert_of_a_removed_objective_ends_and_one_of_an_unknown_path_stays(store: Store, control: Control) -> None:
+    from analytics.slo.episodes import Alert
+
+    book = book_of(control)
+    gone = Alert("gone", "page-1h", "firing", 5, 1, 5, episode="e-gone")
+    kept = Alert("order-latency", "page-1h", "firing", 5, 1, 5, episode="e-kept")
+    blind = Alert("order-latency", "blind", "firing", 5, 1, 5, episode="e-blind")
+    rule = Alert("order-latency", "no-such-rule", "pending", 5, 1, 5, episode="e-rule")
+    book.save([gone, kept, blind, rule], [])
+    SloEngine(book, SloSettings()).prepare(store, {}, HOUR)
+    states = {(a.objective, a.rule): a.state for a in book.alerts()}
+    assert states == {
+        ("gone", "page-1h"): "resolved", ("order-latency", "page-1h"): "firing", ("order-latency", "blind"): "firing",
+        ("order-latency", "no-such-rule"): "inactive",
+    }  # fmt: skip
+    assert [(r["episode"], r["kind"]) for r in book.outbox()] == [("e-gone", "resolved")]
+
+
+def test_the_statement_of_a_notification_gives_its_counts(store: Store, control: Control) -> None:
+    book = book_of(control)
+    fill(store, book, range(-7200, 0, 10), 0)
+    fill(store, book, range(0, 600, 10), 150)
+    engine = SloEngine(book, SloSettings())
+    tick(engine, store, 0)
+    tick(engine, store, 370)
+    body = next(r for r in book.outbox() if r["kind"] == "firing" and r["rule"] == "page-1h")["body"]
+    assert body["path"] == "order"
+    assert len(body["queries"]) == len(body["sides"]) == 2
+    for asked, side in zip(body["queries"], body["sides"], strict=True):
+        assert asked["to_s"] - asked["from_s"] == side["window_s"]
+        assert store.query(asked["sql"]).row(0) == (side["good"], side["total"], side["uncertain"])
+    for days in (1, 5):  # longer windows read coarse levels, and end with fine ones
+        end_s = HOUR_S + 350
+        statement = stored.window_statement(
+            "order-latency", engine._versions["order-latency"], end_s - days * 86_400, end_s
+        )
+        assert store.query(statement).row(0)[1] == 755_000
+    assert store.query(stored.window_statement("it's \\", 1, 0, 10)).row(0) == (0, 0, 0)
+
+
 def test_late_corrections_are_taken_in(store: Store, control: Control) -> None:
     book = book_of(control)
     engine = SloEngine(book, SloSettings())

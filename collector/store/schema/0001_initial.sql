@@ -525,7 +525,7 @@ ORDER BY (path, rollup, stage, window, bucket)
 TTL greatest(window, written) + INTERVAL {retention.counts_10s} HOUR DELETE WHERE level = 10,
     greatest(window, written) + INTERVAL {retention.counts_1m} HOUR DELETE WHERE level = 60,
     greatest(window, written) + INTERVAL {retention.counts_1h} HOUR DELETE WHERE level = 3600
-SETTINGS {durable};
+SETTINGS {durable}, lightweight_mutation_projection_mode = 'rebuild';
 
 -- What buckets cannot hold exactly: extremes, sums, and what is not a latency at all.
 CREATE TABLE IF NOT EXISTS stage_windows (
