@@ -7,6 +7,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -181,6 +182,22 @@ def test_a_message_longer_than_the_buffer_is_sent_whole(seen: Seen) -> None:
     assert "acked" in seen.times["long"]
     client.close()
     server.close()
+
+
+def test_draining_never_waits_on_a_socket_with_a_timeout(seen: Seen) -> None:
+    """A thread that drains under a lock would hold up the one that sends."""
+    server = socket.create_server(("127.0.0.1", 0))
+    client = socket.create_connection(server.getsockname(), timeout=3_600)
+    try:
+        stamps = SocketStamps(client, stamp_at=seen)
+        stamps.send(b"x" * 100, 1)
+        thread = threading.Thread(target=lambda: [stamps.drain() for _ in range(100)], daemon=True)
+        thread.start()
+        thread.join(30)
+        assert not thread.is_alive()
+    finally:
+        client.close()
+        server.close()
 
 
 def test_wrong_arguments_are_refused() -> None:

@@ -25,6 +25,7 @@ Not thread-safe: one object per socket, and one thread sends and drains.
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
 import time
@@ -68,6 +69,8 @@ class SocketStamps:
             raise ValueError(f"every and pending must be at least 1, got {every} and {pending}")
         self.socket = sock
         self.lost = 0  # messages whose stamps were given up: the queue was not drained, or TCP joined them
+        self._queue = select.poll()
+        self._queue.register(sock, 0)  # errors are always reported, and stamps that wait count as one
         self._every = every
         self._pending = pending
         self._stream = sock.type == socket.SOCK_STREAM
@@ -129,6 +132,9 @@ class SocketStamps:
         offset = _offset()
         taken = 0
         for _ in range(most):
+            # On a socket with a timeout Python waits for data before it looks at MSG_DONTWAIT: ask first.
+            if not self._queue.poll(0):
+                break
             try:
                 _, control, _, _ = self.socket.recvmsg(0, _CONTROL, _MSG_ERRQUEUE | socket.MSG_DONTWAIT)
             except (BlockingIOError, InterruptedError):
