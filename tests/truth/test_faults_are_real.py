@@ -158,7 +158,7 @@ def test_what_stops_the_engines_reader_is_a_wait_in_its_socket(world: World) -> 
 
 
 def test_garbage_collections_stop_the_program(world: World) -> None:
-    (fault,), span = world.strike(("fault", "start", "gc_pauses", "--at", "venue-east", "--size", "20%"), seconds=3.0)
+    (fault,), span = world.strike(("fault", "start", "gc_pauses", "--at", "venue-east", "--size", "20%"), seconds=5.0)
     late = (span[0] + 800 * MS, span[1])  # the heap has to be made first
     met, missed = in_and_out(world.took("app_egress@gateway", "app_egress@venue", late, site="east"), fault, 12 * MS)
     assert median(met) > median(missed) + 2 * MS
