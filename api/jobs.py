@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from api.control import Control
 from collector.log import logger
@@ -41,6 +41,7 @@ class JobState:
     last_success_ns: int | None = None
     last_seconds: float | None = None
     last_error: str = ""
+    began_ns: int = field(default_factory=time.time_ns)  # a first run that is under way is not late
 
 
 class Jobs:
@@ -112,7 +113,7 @@ class Jobs:
             for s in self.states.values()
             if not s.paused
             and s.last_start_ns is not None
-            and now_ns - (s.last_success_ns or 0) > max(30.0, 10 * s.period_s) * 1e9
+            and now_ns - (s.last_success_ns or (0 if s.errors else s.began_ns)) > max(30.0, 10 * s.period_s) * 1e9
         ]
 
     def _loop(self, job: Job) -> None:

@@ -172,7 +172,7 @@ def _fit(
     scale = float(x.std()) or 1.0
     z = x / scale
     sums = np.maximum(weights @ late, 0.5)
-    a = np.log(sums / (weights @ n))
+    a = np.log(sums / np.maximum(weights @ n, 1.0))  # a resample may draw blocks without a message
     b = np.zeros(len(weights))
     for _ in range(60):
         mean = n * np.exp(np.clip(a[:, None] + b[:, None] * z, -40, 5))

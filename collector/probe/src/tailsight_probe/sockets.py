@@ -69,8 +69,6 @@ class SocketStamps:
             raise ValueError(f"every and pending must be at least 1, got {every} and {pending}")
         self.socket = sock
         self.lost = 0  # messages whose stamps were given up: the queue was not drained, or TCP joined them
-        self._queue = select.poll()
-        self._queue.register(sock, 0)  # errors are always reported, and stamps that wait count as one
         self._every = every
         self._pending = pending
         self._stream = sock.type == socket.SOCK_STREAM
@@ -95,6 +93,8 @@ class SocketStamps:
                 raise
             # Before Linux 6.2 there is no OPT_ID_TCP; on a socket that has not sent it counts alike.
             sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPING, flags & ~_OPT_ID_TCP)
+        self._queue = select.poll()
+        self._queue.register(sock, 0)  # errors are always reported, and stamps that wait count as one
 
     def send(self, data: bytes, key: Any, address: Any = None) -> None:
         """Send all of `data`, which is message `key` (or ends it), and remember it for its stamps.
