@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 import numpy as np
 import pytest
+import yaml
 
 from api.cli.root import run
 from collector.keys import hash64
@@ -137,7 +138,6 @@ class Done:
 
 
 def example(name: str) -> Any:
-    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed: the examples cannot be read")
     return yaml.safe_load((EXAMPLES / name).read_text())
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from statsmodels.datasets import engel
 
 from analytics.money.effects import SensitivityError
 from analytics.money.medians import median_line
@@ -106,14 +107,13 @@ def test_what_cannot_be_drawn_is_refused(change: dict[str, object], says: str) -
 
 
 def test_the_median_of_engel() -> None:
-    data = pytest.importorskip("statsmodels.datasets.engel").load_pandas().data
+    data = engel.load_pandas().data
     level, slope = median_line(data.foodexp.to_numpy(), data.income.to_numpy())
     assert level == pytest.approx(81.482256, abs=5e-6)
     assert slope == pytest.approx(0.560181, abs=5e-7)
 
 
 def test_a_median_that_cannot_be_is_refused() -> None:
-    pytest.importorskip("statsmodels")
     with pytest.raises(SensitivityError, match="does not vary"):
         median_line(np.arange(5.0), np.ones(5))
     with pytest.raises(SensitivityError, match="quantile"):

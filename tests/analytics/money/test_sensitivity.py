@@ -8,7 +8,6 @@ import pytest
 from analytics.money.effects import SensitivityError, Words
 from analytics.money.sensitivity import Sensitivity, sensitivity
 from tests.analytics.money.confounded import history
-from tests.analytics.money.extras import needs_linearmodels
 
 TRUTH = -0.0040
 WORDS = Words(kpi="conversion", kpi_unit="percentage points")
@@ -19,7 +18,6 @@ def holds(result: Sensitivity, truth: float) -> bool:
     return answer.low is not None and answer.high is not None and answer.low <= truth <= answer.high
 
 
-@needs_linearmodels
 def test_the_ladder_finds_what_the_naive_slope_gets_wrong() -> None:
     result = sensitivity(history(1), WORDS)
     experiment, strata = result.rungs
@@ -37,7 +35,7 @@ def test_the_ladder_finds_what_the_naive_slope_gets_wrong() -> None:
     assert "conversion" in result.sentence
 
 
-@pytest.mark.parametrize("assigned", [pytest.param(True, marks=needs_linearmodels), False])
+@pytest.mark.parametrize("assigned", [True, False])
 @pytest.mark.parametrize("confounding", [0.9, -0.9])
 def test_the_interval_covers_the_truth_at_its_rate(assigned: bool, confounding: float) -> None:
     held = 0
@@ -50,7 +48,7 @@ def test_the_interval_covers_the_truth_at_its_rate(assigned: bool, confounding: 
     assert held >= 34
 
 
-@pytest.mark.parametrize("assigned", [pytest.param(True, marks=needs_linearmodels), False])
+@pytest.mark.parametrize("assigned", [True, False])
 def test_an_effect_of_nothing_is_not_claimed(assigned: bool) -> None:
     claimed = 0
     for seed in range(100, 140):
@@ -79,7 +77,6 @@ def test_checks_fail_no_more_often_than_stated() -> None:
     assert failed <= 6  # of 40 checks at 5 %
 
 
-@needs_linearmodels
 def test_a_weak_assignment_leaves_the_next_rung() -> None:
     given = history(2, TRUTH)
     noise = np.random.default_rng(0).integers(0, 2, len(given.kpi)).astype(float)

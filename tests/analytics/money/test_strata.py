@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from linearmodels.datasets import mroz as mroz_data
+from statsmodels.api import OLS
+from statsmodels.datasets import grunfeld
 
 from analytics.money.effects import SensitivityError, Words, critical, detectable
 from analytics.money.instruments import experiment, two_stage
 from analytics.money.strata import WildBootstrap, codes, compared, deciles, slope, within
-from tests.analytics.money.extras import needs_linearmodels
 
 
 def test_the_clustered_value_of_grunfeld() -> None:
-    data = pytest.importorskip("statsmodels.datasets.grunfeld").load_pandas().data
+    data = grunfeld.load_pandas().data
     invest, value, capital, firm = (data[c].to_numpy() for c in ("invest", "value", "capital", "firm"))
     b, se = slope(within(invest, value, codes(firm), None, [capital]))
     assert b == pytest.approx(0.114534, abs=5e-7)
@@ -18,21 +20,20 @@ def test_the_clustered_value_of_grunfeld() -> None:
 
 
 def test_slopes_within_strata_are_those_of_dummies() -> None:
-    sm = pytest.importorskip("statsmodels.api")
     rng = np.random.default_rng(3)
     stratum, cluster = rng.integers(0, 6, 400), rng.integers(0, 12, 400)
     load = rng.normal(size=400)
     x = rng.normal(size=400) + stratum + load
     y = 0.3 * x + stratum**2 - load + rng.normal(size=12)[cluster] + rng.normal(size=400)
     design = np.column_stack([x, load, np.eye(6)[stratum]])
-    fit = sm.OLS(y, design).fit(cov_type="cluster", cov_kwds={"groups": cluster})
+    fit = OLS(y, design).fit(cov_type="cluster", cov_kwds={"groups": cluster})
     b, se = slope(within(y, x, cluster, stratum, [load]))
     assert b == pytest.approx(fit.params[0])
     assert se == pytest.approx(fit.bse[0])
 
 
 def test_the_instrument_of_mroz() -> None:
-    mroz = pytest.importorskip("linearmodels.datasets.mroz").load()
+    mroz = mroz_data.load()
     mroz = mroz[mroz.inlf == 1]
     wage, educ, father = np.log(mroz.wage.to_numpy()), mroz.educ.to_numpy(float), mroz.fatheduc.to_numpy(float)
     found = two_stage(within(wage, educ, np.arange(len(wage)), None, (), [father]), clustered=False)
@@ -80,7 +81,6 @@ def test_with_few_clusters_the_interval_keeps_its_rate() -> None:
     assert 107 <= held <= 120
 
 
-@needs_linearmodels
 def test_what_cannot_answer_is_refused_with_its_reason() -> None:
     rng = np.random.default_rng(1)
     x, y = rng.normal(size=400), rng.normal(size=400)
