@@ -37,7 +37,7 @@ def build(
         raise CommandError(
             Code.USAGE,
             f"dashboards are built with Grafana's own types, which are not installed ({error.name})",
-            hint="install tailsight with the extra `grafana`: pip install 'tailsight[grafana]'",
+            hint="the same files are in deploy/grafana/dashboards; to build them: pip install 'tailsight[grafana]'",
         ) from None
     folder = out or FOLDER
     names = stale(folder) if check else write(folder)
