@@ -99,9 +99,11 @@ class _Outermost:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                given = [*message.get("headers", ())]
+                named = {name.lower() for name, _ in given}  # a page states a policy of its own
                 message["headers"] = [
-                    *message.get("headers", ()),
-                    *_SAFE,
+                    *given,
+                    *(one for one in _SAFE if one[0] not in named),
                     (b"tailsight-request", request_id.encode()),
                 ]
             await send(message)
@@ -145,6 +147,7 @@ def _description(app: FastAPI) -> dict[str, Any]:
                 {"name": "objectives", "description": "Error budgets, burn rates and alerts."},
                 {"name": "hosts", "description": "Clocks and hosts."},
                 {"name": "kpis", "description": "Business measures."},
+                {"name": "reports", "description": "Executive reports."},
                 {"name": "stream", "description": "What happens, as it happens."},
                 {"name": "ingest", "description": "The agents' door."},
                 {"name": "tokens", "description": "Who may do what."},

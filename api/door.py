@@ -17,7 +17,7 @@ from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
 from starlette.responses import Response
 
-from api.auth import SCOPES, Principal, RefusedError, from_this_machine
+from api.auth import SCOPES, Principal, RefusedError, from_this_machine, opens
 from api.limits import INGEST
 from api.params import check_names, names_of
 from api.problems import ProblemError
@@ -28,7 +28,9 @@ COST = "x-tailsight-cost"
 _LOCAL = Principal("local", frozenset(SCOPES))
 
 
-def opens_for(scope: Literal["public", "agent", "read", "sql", "operate"], *, query: bool = False) -> dict[str, Any]:
+def opens_for(
+    scope: Literal["public", "agent", "read", "sql", "operate", "executive"], *, query: bool = False
+) -> dict[str, Any]:
     """The route's `openapi_extra`: who may pass, and whether passing takes a query slot."""
     extra: dict[str, Any] = {SCOPE: scope, COST: "query" if query else "light"}
     if scope != "public":
@@ -100,7 +102,7 @@ async def authorize(state: State, request: Request, scope: str) -> Principal:
         principal = state.tokens.check(token.strip() if kind.lower() == "bearer" else "")
     except RefusedError as error:
         raise await _refuse(state, request, 401, "bad_token", str(error)) from None
-    if scope not in principal.scopes:
+    if not opens(principal, scope):
         detail = f"this needs a token with scope {scope}; this one has {', '.join(sorted(principal.scopes))}"
         raise await _refuse(state, request, 403, "scope", detail, principal.name)
     lane = "ingest" if request.url.path.startswith(INGEST) else "query"

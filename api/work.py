@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path as File
 
 from analytics.declared import Declared
 from analytics.histograms import HistogramJob
@@ -17,6 +18,10 @@ from api.kpi_sources import KpiSource, read_source
 from api.notify.deliveries import Deliveries
 from api.notify.sender import Sender
 from api.notify.settings import NotifyTarget
+from api.reports.desk import Desk
+from api.reports.making import Known
+from api.reports.settings import ReportSettings
+from api.reports.shelf import Shelf
 from api.routes.stream import windows_since
 from api.slo_book import SloBook
 from api.slo_engine import SloEngine
@@ -30,13 +35,20 @@ def jobs_of(
     sources: Mapping[str, KpiSource] | None = None,
     slo: SloSettings | None = None,
     notify: Mapping[str, NotifyTarget] | None = None,
+    reports: Mapping[str, ReportSettings] | None = None,
+    base: File | None = None,
 ) -> Jobs:
-    """The jobs over a state, not started."""
+    """The jobs over a state, not started. Files that `reports` name are relative to `base`."""
     engine = state.slos = SloEngine(SloBook(state.control), slo or SloSettings())
     targets = notify or {}
     deliveries = Deliveries(state.control, targets)
     deliveries.begin(time.time_ns())
     state.senders = tuple(Sender(name, target, deliveries) for name, target in targets.items())
+    desk = state.reports = Desk(
+        state.store, state.control, Shelf(state.control.path.parent / "reports"),
+        lambda: Known(paths=state.paths, kpis=state.kpis), reports or {}, slo or SloSettings(),
+        base or state.control.path.parent,
+    )  # fmt: skip
     follow = WindowFollower(state)
     declared = Declared()
     job = WindowJob(windows)
@@ -114,6 +126,7 @@ def jobs_of(
             Job("heartbeats", 1.0, heartbeats),
             Job("audit", 1.0, lambda: state.audit.flush(state.store)),
             Job("tokens", 5.0, tokens),
+            *([Job("reports", 60.0, lambda: desk.run_due(time.time_ns()))] if reports else []),
             *(Job(f"kpis-{name}", source.every_s, reading(name, source)) for name, source in (sources or {}).items()),
         ],
     )
