@@ -82,7 +82,7 @@ def _statement(
         g, t = _pair(path, one.indicator, binds)
         good.append(g)
         total.append(t)
-        windows = closed.get(one.calendar, ())
+        windows = closed.get(one.hours, ())
         shut.append(f"has({binds.bind(list(windows), 'Array(UInt32)')}, w)" if windows else "0")
     names = binds.bind([one.name for one in objectives], "Array(String)")
     versions = binds.bind([one.version for one in objectives], "Array(UInt32)")
