@@ -19,10 +19,12 @@ from api.routes import (
     kpis,
     latency,
     messages,
+    page,
     paths,
     queues,
     rollouts,
     scheduler,
+    session,
     slos,
     sql,
     stream,
@@ -60,5 +62,7 @@ ROUTERS = tuple(
         tail,
         ingest,
         tokens,
+        session,
+        page,
     )
 )
