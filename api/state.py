@@ -16,6 +16,7 @@ from api.ingest_queue import IngestQueue
 from api.limits import QuerySlots, Rates
 from api.metrics import Metrics
 from api.server_settings import ServerSettings
+from api.sessions import Sessions
 from api.store_guard import GuardedStore, LimitedStore
 from api.stream import Broker
 from collector.store import Limits, Store
@@ -42,6 +43,7 @@ class State:
     paths: Mapping[str, Path]
     landing: Landing
     tokens: Tokens
+    sessions: Sessions
     audit: Audit
     rates: Rates
     slots: QuerySlots
@@ -73,6 +75,7 @@ def build(
 ) -> State:
     """A state with fresh queues, counters and books around a store, a control database and a landing."""
     broker = Broker(buffer=settings.stream_buffer, history=settings.stream_history, readers=settings.stream_readers)
+    tokens = Tokens(control)
     return State(
         settings=settings,
         store=store,
@@ -80,7 +83,8 @@ def build(
         control=control,
         paths=paths,
         landing=landing,
-        tokens=Tokens(control),
+        tokens=tokens,
+        sessions=Sessions(control, tokens, round(settings.session_hours * 3600e9)),
         audit=Audit(control),
         rates=Rates(settings),
         slots=QuerySlots(settings),

@@ -20,10 +20,12 @@ from api.routes import (
     latency,
     maintenance,
     messages,
+    page,
     paths,
     queues,
     rollouts,
     scheduler,
+    session,
     slos,
     sql,
     stream,
@@ -62,5 +64,7 @@ ROUTERS = tuple(
         tail,
         ingest,
         tokens,
+        session,
+        page,
     )
 )
