@@ -26,6 +26,7 @@ _log = logger("api")
 _SAFE = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 )
 _ERRORS = {
@@ -151,6 +152,7 @@ def _description(app: FastAPI) -> dict[str, Any]:
                 {"name": "stream", "description": "What happens, as it happens."},
                 {"name": "ingest", "description": "The agents' door."},
                 {"name": "tokens", "description": "Who may do what."},
+                {"name": "page", "description": "The page for a browser, and its sessions."},
             ],
         )
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
