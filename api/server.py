@@ -35,6 +35,7 @@ from api.hold import Hold, ServerRunsError
 from api.kpi_sources import sources_from
 from api.notify.heartbeat import watchers_from
 from api.notify.settings import targets_from
+from api.reports.settings import reports_from
 from api.routes.health import readiness
 from api.server_settings import ServerSettings
 from api.store_guard import GuardedStore
@@ -88,6 +89,7 @@ def run_server(
     learned = section(document.get("learned", {}), LearnedSettings, "learned", source)
     slo = section(document.get("slo", {}), SloSettings, "slo", source)
     notify = targets_from(document, source)
+    reports = reports_from(document, source)
     maintenance = windows_from(document, source)
     watchers = watchers_from(document, source)
     landing = section(document.get("landing", {}), LandingSettings, "landing", source)
@@ -115,7 +117,10 @@ def run_server(
         here = state.build(settings, store, control, paths, Landing(store, points, landing))
         here.migrated = True
         here.kpis = kpis
-        here.jobs = jobs_of(here, windows, learned, sources, slo, notify, maintenance, watchers)
+        here.jobs = jobs_of(
+            here, windows, learned, sources, slo, notify, maintenance, watchers, reports,
+            Path(source).parent if source else data,
+        )  # fmt: skip
         here.metrics.attach(here)
         here.audit.record(
             "server", "server.start", str(os.getpid()), "ok", {"config": bool(source), "host": settings.host}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path as File
 
 from analytics.declared import Declared
 from analytics.histograms import HistogramJob
@@ -20,6 +21,10 @@ from api.notify.deliveries import Deliveries
 from api.notify.heartbeat import Heartbeat, Watcher
 from api.notify.sender import Sender
 from api.notify.settings import NotifyTarget
+from api.reports.desk import Desk
+from api.reports.making import Known
+from api.reports.settings import ReportSettings
+from api.reports.shelf import Shelf
 from api.routes.stream import windows_since
 from api.slo_book import SloBook
 from api.slo_engine import SloEngine
@@ -35,8 +40,10 @@ def jobs_of(
     notify: Mapping[str, NotifyTarget] | None = None,
     maintenance: Sequence[Window] = (),
     watchers: Mapping[str, Watcher] | None = None,
+    reports: Mapping[str, ReportSettings] | None = None,
+    base: File | None = None,
 ) -> Jobs:
-    """The jobs over a state, not started."""
+    """The jobs over a state, not started. Files that `reports` name are relative to `base`."""
     engine = state.slos = SloEngine(
         SloBook(state.control), slo or SloSettings(), Maintenance(state.control, maintenance)
     )
@@ -44,6 +51,11 @@ def jobs_of(
     deliveries = Deliveries(state.control, targets)
     deliveries.begin(time.time_ns())
     state.senders = tuple(Sender(name, target, deliveries) for name, target in targets.items())
+    desk = state.reports = Desk(
+        state.store, state.control, Shelf(state.control.path.parent / "reports"),
+        lambda: Known(paths=state.paths, kpis=state.kpis), reports or {}, slo or SloSettings(),
+        base or state.control.path.parent,
+    )  # fmt: skip
     state.beats = tuple(Heartbeat(name, watcher) for name, watcher in (watchers or {}).items())
     follow = WindowFollower(state)
     declared = Declared()
@@ -131,6 +143,7 @@ def jobs_of(
             Job("heartbeats", 1.0, heartbeats),
             Job("audit", 1.0, lambda: state.audit.flush(state.store)),
             Job("tokens", 5.0, tokens),
+            *([Job("reports", 60.0, lambda: desk.run_due(time.time_ns()))] if reports else []),
             *(Job(f"kpis-{name}", source.every_s, reading(name, source)) for name, source in (sources or {}).items()),
         ],
     )
