@@ -110,8 +110,9 @@ class Browser:
 
     def settled(self) -> None:
         """Wait until the view has loaded all its parts."""
-        ready = "return Number(document.getElementById('main').dataset.ticks) > 0 && !document.querySelector('[aria-busy=true]')"
-        self.until(lambda: self.run(ready), "the view to load")
+        ticks = "Number(document.getElementById('main').dataset.ticks) > 0"
+        ready = f"return {ticks} && !document.querySelector('[aria-busy=true], .moving')"
+        self.until(lambda: self.run(ready), "the view to load", seconds=90)
 
     def picture(self, file: Path, *, whole: bool = True) -> None:
         """A picture of the page, for people to look at."""
@@ -125,9 +126,9 @@ def chromium(width: int = 1280, height: int = 900) -> Iterator[Browser]:
     driver, browser = program("chromedriver", "chromium-driver"), program("chromium", "chromium")
     with tempfile.TemporaryDirectory(prefix="ts-browser-", ignore_cleanup_errors=True) as profile:
         log = Path(profile) / "driver.log"
-        process = subprocess.Popen(
-            [driver, "--port=0", f"--log-path={log}"], stdout=subprocess.PIPE, text=True, env={**os.environ, "HOME": profile}
-        )
+        command = [driver, "--port=0", f"--log-path={log}"]
+        home = {**os.environ, "HOME": profile}
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=home)
         try:
             assert process.stdout is not None
             port = next(m[1] for line in process.stdout if (m := re.search(r"on port (\d+)", line)) and m[1] != "0")
@@ -135,7 +136,8 @@ def chromium(width: int = 1280, height: int = 900) -> Iterator[Browser]:
                 "binary": browser,
                 "args": [
                     "--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--no-first-run",
-                    "--disable-background-networking", f"--window-size={width},{height}", f"--user-data-dir={profile}/p",
+                    "--disable-background-networking", f"--window-size={width},{height}",
+                    f"--user-data-dir={profile}/p",
                 ],
             }  # fmt: skip
             always = {"browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}

@@ -2,7 +2,7 @@
 
 import { h, link, name, s, table } from "./dom.js";
 import { nothing } from "./panel.js";
-import { ago, clock, duration, ms, percent, seconds } from "./units.js";
+import { ago, clock, count, duration, ms, percent, seconds } from "./units.js";
 
 /** The answer of `/v1/explain`; `open(stage)` is the address of a stage at that time. */
 export function causes(found, open) {
@@ -21,7 +21,7 @@ export function causes(found, open) {
   return [
     h("p", { class: "lead" }, found.sentence),
     list.length > 0 && h("ol", { class: "causes" }, list),
-    h("p", { class: "note" }, `${found.count} messages, compared with ${found.compared_with === "body" ? "the middle of the same time" : `${found.against_count} before`}. False alarms: at most ${percent(found.false_alarms)}.`,
+    h("p", { class: "note" }, `${count(found.count)} messages, compared with ${found.compared_with === "body" ? "the middle of the same time" : `${count(found.against_count)} before`}. False alarms: at most ${percent(found.false_alarms)}.`,
       failed.length > 0 && ` Ended early: ${failed.join(", ")}.`),
     found.changes.length > 0 && h("div", {}, h("h3", {}, "Changes near"), h("ul", {}, found.changes.slice(0, 5).map((one) => h("li", {}, change(one), ` (${seconds(Math.abs(one.before_ns) / 1e9)} ${one.before_ns >= 0 ? "before" : "after"} its start)`)))),
   ];

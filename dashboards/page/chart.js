@@ -40,7 +40,8 @@ export function timeChart({ key, title, width, height = 240, fromMs, toMs, stepM
   }
   for (const at of timeTicks(fromMs, toMs, Math.max(2, Math.floor((inner.right - inner.left) / (day ? 130 : 85))))) {
     const words = day ? clock(at, true).slice(5, 16) : clock(at);
-    picture.append(s("text", { class: "tick", x: x(at), y: height - 6, "text-anchor": "middle" }, words));
+    const edge = x(at) + (day ? 38 : 27) > width; // its end would be cut off
+    picture.append(s("text", { class: "tick", x: edge ? width - 1 : x(at), y: height - 6, "text-anchor": edge ? "end" : "middle" }, words));
   }
   picture.append(...paint(x, scale, inner));
   for (const mark of marks) {

@@ -116,7 +116,9 @@ async function refresh() {
   const due = view.panels.filter((panel) => panel.answer === undefined || ticks % panel.every === 0);
   const first = ticks === 0;
   ticks += 1;
-  const [, ...outcomes] = await Promise.all([view.tick?.(), ...due.map((panel) => panel.refresh(mine.signal))]);
+  const asked = (panels) => panels.map((panel) => panel.refresh(mine.signal));
+  const [, ...outcomes] = await Promise.all([view.tick?.(), ...asked(due.filter((panel) => !panel.late))]);
+  if (!mine.signal.aborted) outcomes.push(...(await Promise.all(asked(due.filter((panel) => panel.late)))));
   if (mine.signal.aborted) return;
   main.classList.remove("moving");
   const errors = outcomes.filter(Boolean);

@@ -2,7 +2,7 @@
 
 import { against, causes } from "./causes.js";
 import { h, name, s, table } from "./dom.js";
-import { instant, write } from "./location.js";
+import { instant, moment, write } from "./location.js";
 import { nothing, Panel } from "./panel.js";
 import { bar, legend } from "./stages.js";
 import { clock, count, duration, ms, percent, share } from "./units.js";
@@ -48,11 +48,11 @@ function timeline(found) {
     table("Stamps in order of time", [
       { head: "After", number: true, cell: (stamp) => duration(stamp.since_start_ns) },
       { head: "Where", row: true, cell: place },
-      { head: "Since the one before", cell: (stamp) => [stepBar(stamp, total), h("span", { class: "step" }, ` ${duration(stamp.step_ns)}`), stamp === slow && h("span", { class: "tag warn" }, "longest")] },
+      { head: "Since the one before", cell: (stamp) => [stepBar(stamp, total), h("span", { class: "step" }, ` ${duration(stamp.step_ns)} `), stamp === slow && h("span", { class: "tag warn" }, "longest")] },
       { head: "Kept from working by", cell: (stamp) => (stamp.parts === null ? h("span", { class: "note" }, "not measured") : stamp.parts.length ? stamp.parts.map((part) => h("div", {}, `${part.kind.replaceAll("_", " ")} ${duration(part.ns)}`, part.culprit && [" behind ", name(part.culprit)])) : h("span", { class: "note" }, "nothing seen")) },
       { head: "Found before it", number: true, cell: (stamp) => count(stamp.depth) },
       { head: "Clock", cell: (stamp) => (stamp.error_ns === null ? "not known" : `± ${duration(stamp.error_ns)}`) },
-      { head: "Said", cell: (stamp) => [stamp.outcome, stamp.mode, stamp.cache].filter((one) => one && !["unknown", "normal", "none", "ok"].includes(one)).join(", ") },
+      { head: "Said", cell: (stamp) => [stamp.outcome, stamp.mode, stamp.cache].filter((one) => one && !["unset", "normal", "ok"].includes(one)).join(", ") },
     ], found.stamps, { rowClass: (stamp) => (stamp === slow ? "chosen" : null) }),
     h("ul", { class: "legend" }, [["seg-compute", "on one thread"], ["seg-network", "handed over to another thread"], ["seg-scheduler", "kept from working"]].map(([kind, words]) => h("li", {}, s("svg", { width: 14, height: 12, "aria-hidden": "true" }, s("rect", { class: `seg ${kind}`, width: 14, height: 12 })), words))),
     found.events.length > 0 && h("div", {}, h("h3", {}, "What programs said"), table("Events", [
@@ -70,7 +70,7 @@ async function onPaths(context, found) {
   const asked = context.place.parameters.path;
   const tried = asked ? shapes.filter((shape) => shape.name === asked) : shapes.slice(0, 8);
   const from = instant(Math.floor(ms(found.from_ns)) - 1), to = instant(Math.ceil(ms(found.to_ns)) + 1);
-  const near = nearby(found);
+  const near = nearby(context, found);
   const made = await Promise.all(tried.map(async (shape) => {
     const list = await context.ask("/v1/messages", { path: shape.name, from, to, limit: 1000 });
     const message = list.messages.find((one) => one.key === found.key);
@@ -79,15 +79,20 @@ async function onPaths(context, found) {
   return made.filter(Boolean);
 }
 
-const nearby = (found) => ({ from: instant(ms(found.from_ns) - NEAR_MS), to: instant(Math.min(Date.now(), ms(found.to_ns) + NEAR_MS)) });
+/** The time that was looked at, where it was chosen and has the message in it; else two minutes around the message. */
+function nearby(context, found) {
+  const { from, to } = context.place.parameters;
+  const chosen = from && to && moment(from, 0) <= ms(found.from_ns) && moment(to, 0) >= ms(found.to_ns);
+  return chosen ? { from, to } : { from: instant(ms(found.from_ns) - NEAR_MS), to: instant(Math.min(Date.now(), ms(found.to_ns) + NEAR_MS)) };
+}
 
-function stagesOf({ shape, message, latency }, found, width) {
+function stagesOf({ shape, message, latency }, near, width) {
   const kinds = new Map(shape.stages.map((stage) => [stage.name, stage]));
   const usual = new Map(latency.stages.map((row) => [row.stage, row.p50_ns]));
   const largest = message.stages.reduce((best, stage) => ((stage.value_ns ?? 0) > (best?.value_ns ?? 0) ? stage : best), null);
-  const address = (stage) => write("path", shape.name, { ...nearby(found), stage });
+  const address = (stage) => write("path", shape.name, { ...near, stage });
   return h("div", { class: "part" },
-    h("h3", {}, "On path ", h("a", { href: write("path", shape.name, nearby(found)) }, name(shape.name))),
+    h("h3", {}, "On path ", h("a", { href: write("path", shape.name, near) }, name(shape.name))),
     h("p", { class: "lead" }, `It took ${duration(message.e2e_ns)}`, message.e2e_error_ns === null ? ", clock error not known" : ` ± ${duration(message.e2e_error_ns)}`, ` and ended ${message.outcome}. `,
       largest && [name(largest.stage), ` took ${percent(largest.value_ns / message.e2e_ns)} of it: ${duration(largest.value_ns)}${usual.get(largest.stage) ? `, ${against(largest.value_ns, usual.get(largest.stage))}` : ""}.`]),
     bar(message.stages.map((stage) => ({ label: stage.stage, kind: kinds.get(stage.stage)?.kind, value: stage.value_ns ?? 0, title: `${stage.stage} ${duration(stage.value_ns)}` })), message.unattributed_ns, null, width - 2, `Stages of the message; most in ${largest?.stage}`),
@@ -123,7 +128,7 @@ export function messageView(context) {
           return [
             h("p", {}, `From ${clock(ms(found.from_ns), true)} UTC; ${count(found.stamps.length)} stamps; complete: ${share(found.completeness.share ?? found.completeness.known_share)}.`),
             parts.length > 0 && h("p", {}, "Kept from working: ", parts.slice(0, 3).map((part, i) => [i > 0 && ", ", `${part.kind.replaceAll("_", " ")} ${duration(part.ns)}`, part.culprit && [" behind ", name(part.culprit)]]), "."),
-            paths.length ? paths.map((one) => stagesOf(one, found, width)) : nothing("It is no finished message of a path: on its way still, or only a part of one."),
+            paths.length ? paths.map((one) => stagesOf(one, nearby(context, found), width)) : nothing("It is no finished message of a path: on its way still, or only a part of one."),
           ];
         },
       }),
@@ -134,7 +139,8 @@ export function messageView(context) {
           const { found, paths } = await on();
           if (!paths.length) return null;
           const path = paths[0].shape.name;
-          return { path, near: nearby(found), why: await context.ask("/v1/explain", { path, ...nearby(found) }) };
+          const near = nearby(context, found);
+          return { path, near, why: await context.ask("/v1/explain", { path, ...near }) };
         },
         draw: (made) => (made === null ? [nothing("Without a path there is nothing to compare it with.")] : causes(made.why, (stage) => write("path", made.path, { ...made.near, stage }))),
       }),

@@ -26,6 +26,7 @@ const ends = (budget) => (budget.remaining <= 0 ? "gone" : budget.exhausted_s ==
 
 /** The answer of `/v1/slos`. */
 export function objectives(found, parameters) {
+  if (!found.slos.length && found.at_ns === 0) return [nothing("Objectives are not judged yet; the server does that every 10 s.")];
   if (!found.slos.length) {
     return [nothing("No objective is in force. ", h("code", {}, "tailsight slo apply FILE"), " puts OpenSLO documents in force; ", h("code", {}, "deploy/examples/order-path.slo.yaml"), " has some for the demo.")];
   }

@@ -46,12 +46,12 @@ export function pathPanels(context, path, stage) {
       draw: drawn(({ found, at }, width) => percentiles(found, { ...about("percentiles", width, at), longer: doubled(found) })),
     }),
     why: new Panel("Why the tail is slow", {
-      every: 3,
+      every: 3, late: true,
       load: orNone(async () => ({ found: await context.ask("/v1/explain", { path: await path(), ...context.time() }), open: await open() })),
       draw: drawn(({ found, open: to }) => causes(found, to)),
     }),
     depth: new Panel("Queue depth", {
-      every: 3,
+      every: 3, late: true,
       load: orNone(async () => context.ask("/v1/queues", { path: await path(), ...context.time() })),
       draw: drawn(queues),
     }),
@@ -137,12 +137,11 @@ export function overview(context) {
     panels: [
       new Panel("Objectives, worst first", { wide: true, load: () => context.ask("/v1/slos"), draw: (found) => objectives(found, context.window()) }),
       new Panel("Paths and their budgets", { wide: true, load: () => latencies(context), draw: (found, width) => paths(context, found, width) }),
-      panels.heat, panels.lines,
+      panels.heat, panels.lines, panels.why, panels.depth,
       new Panel("Completeness and collectors", { load: health, draw: delivery }),
       new Panel("Clocks", { load: async () => (await health()).clocks, draw: clocks }),
       panels.changes,
       new Panel("Reports", { every: 6, load: () => reports.load(context), draw: reports.reports }),
-      panels.why, panels.depth,
     ],
   };
 }

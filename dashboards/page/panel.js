@@ -18,12 +18,14 @@ export function nothing(...words) {
 }
 
 export class Panel {
-  /** `load(signal)` gives an answer, `draw(answer, width)` elements; `every`: how many refreshes apart it asks again. */
-  constructor(title, { load, draw, every = 1, wide = false, note }) {
+  /** `load(signal)` gives an answer, `draw(answer, width)` elements; `every`: how many refreshes apart
+   * it asks again; `late`: after the others, because its answer takes longer. */
+  constructor(title, { load, draw, every = 1, late = false, wide = false, note }) {
     this.title = title;
     this.load = load;
     this.draw = draw;
     this.every = every;
+    this.late = late;
     this.answer = undefined;
     const id = `panel-${(serial += 1)}`;
     this.state = h("p", { class: "panel-state", hidden: true });

@@ -88,10 +88,10 @@ export function pathView(context) {
           return [h("p", { class: "lead" }, `${count(whole.count)} messages, on average ${duration(whole.mean_ns)}.`), meanBar(found, latency, width - 2), legend(), stageTable(found, latency, open, stage())];
         },
       }),
-      panels.heat, panels.lines,
+      panels.heat, panels.lines, panels.why, panels.depth,
       new Panel("Slowest messages", { wide: true, load: () => context.ask("/v1/messages", { path, ...context.time(), stage: stage(), limit: 15 }), draw: (found, width) => slowest(context, found, width) }),
-      panels.why, panels.depth, panels.changes,
-      new Panel("Over the budget", { every: 6, load: () => context.ask("/v1/budgets", { path, ...context.time(), step: "1m" }), draw: budgets }),
+      panels.changes,
+      new Panel("Over the budget", { every: 6, late: true, load: () => context.ask("/v1/budgets", { path, ...context.time(), step: "1m" }), draw: budgets }),
     ],
   };
 }

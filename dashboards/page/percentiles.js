@@ -47,7 +47,7 @@ export function percentiles(found, about) {
   const id = `hatch-p${(serial += 1)}`;
   const paint = (x, y, box) => [
     s("defs", {}, hatching(id)),
-    ...unsure.map((row) => s("rect", { fill: `url(#${id})`, x: x(ms(row.from_ns)), width: Math.max(1, x(ms(row.to_ns)) - x(ms(row.from_ns))), y: box.top, height: box.bottom - box.top })),
+    ...unsure.map((row) => s("rect", { class: "unsure", fill: `url(#${id})`, x: x(ms(row.from_ns)), width: Math.max(1, x(ms(row.to_ns)) - x(ms(row.from_ns))), y: box.top, height: box.bottom - box.top })),
     ...pieces(rows, "p99_ns", stepNs).map((piece) => s("path", { class: "band", d: outline(piece.filter((row) => row.ci.p99_ns), x, y) })),
     ...LINES.flatMap(([field], i) => pieces(rows, field, stepNs).map((piece) => line(piece, field, i, x, y))),
   ];

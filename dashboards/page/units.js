@@ -25,11 +25,15 @@ export function share(value) {
   return value < 1 ? `${Math.min(100 * value, 99.999).toFixed(3)} %` : "100 %";
 }
 
-/** A share in percent, rounded for reading. */
+/** A share in percent for reading: two digits or three, and never rounded to the whole or to nothing. */
 export function percent(value) {
   if (value === null || value === undefined) return "–";
   const n = 100 * value;
-  return `${Math.abs(n) < 10 && n !== 0 ? n.toFixed(1) : Math.round(n)} %`;
+  const [size, edge] = [Math.abs(n), Math.abs(100 - n)];
+  if (n === 0 || edge === 0) return `${n} %`;
+  if (size < 0.1) return `${n < 0 ? "> −" : "< "}0.1 %`;
+  if (edge < 0.1) return n < 100 ? "> 99.9 %" : "100.1 %";
+  return `${size < 10 || edge < 1 ? n.toFixed(1) : Math.round(n)} %`;
 }
 
 /** A whole number with separators; "–" for none. */
