@@ -26,6 +26,7 @@ from analytics.slo.objectives import Objective
 from analytics.slo.rules import Over
 from analytics.slo.settings import SloSettings
 from analytics.slo.sums import MONTH_S, Sums
+from api.costs import CostBook
 from api.slo_book import SloBook
 from collector.log import logger
 from collector.store import Store
@@ -54,6 +55,7 @@ class SloEngine:
     def __init__(self, book: SloBook, settings: SloSettings) -> None:
         self.book, self.settings = book, settings
         self.snapshot = Snapshot(0, 0, 0, {})
+        self.costs: CostBook | None = None  # what was computed of them last; the evaluation never computes any
         self.goals = Goals()
         self._revision: object = None
         self._sums: Sums | None = None
@@ -234,7 +236,10 @@ class SloEngine:
         """What a notification says: what burns, how fast, since when, until when the budget lasts."""
         objective = self._evaluator.by_name[one.alert.objective]
         judged = self._evaluator.judged[one.alert.objective, one.alert.rule]
+        alert, over = one.alert, one.kind == "resolved"
+        costs = {} if self.costs is None else self.costs.fields(alert.objective, alert.episode, over=over)
         return {
+            **costs,
             **rule_fields(one.alert, judged.rule.severity, judged.verdict),
             "kind": one.kind,
             "service": objective.service,
