@@ -20,6 +20,9 @@ CREATE TABLE IF NOT EXISTS tokens (
     id TEXT PRIMARY KEY, name TEXT NOT NULL, scopes TEXT NOT NULL, hash BLOB NOT NULL, created_ns INTEGER NOT NULL,
     expires_ns INTEGER, revoked_ns INTEGER, last_used_ns INTEGER
 ) STRICT;
+CREATE TABLE IF NOT EXISTS sessions (
+    hash BLOB PRIMARY KEY, token_id TEXT NOT NULL, created_ns INTEGER NOT NULL, expires_ns INTEGER NOT NULL
+) STRICT;
 CREATE TABLE IF NOT EXISTS jobs (
     name TEXT PRIMARY KEY, paused INTEGER NOT NULL
 ) STRICT;
@@ -50,6 +53,15 @@ CREATE TABLE IF NOT EXISTS slo_episodes (
 CREATE INDEX IF NOT EXISTS slo_episodes_by_time ON slo_episodes (fired_ns);
 CREATE TABLE IF NOT EXISTS scenarios (
     name TEXT PRIMARY KEY, body TEXT NOT NULL, saved_ns INTEGER NOT NULL, saved_by TEXT NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS maintenance (
+    name TEXT PRIMARY KEY, start_ns INTEGER NOT NULL, end_ns INTEGER NOT NULL, who TEXT NOT NULL, why TEXT NOT NULL,
+    objectives TEXT NOT NULL, services TEXT NOT NULL, send TEXT NOT NULL, budget_burns INTEGER NOT NULL,
+    declared_ns INTEGER NOT NULL, declared_by TEXT NOT NULL, ended_ns INTEGER, ended_by TEXT NOT NULL DEFAULT ''
+) STRICT;
+CREATE TABLE IF NOT EXISTS maintenance_held (
+    episode TEXT PRIMARY KEY, name TEXT NOT NULL, objective TEXT NOT NULL, rule TEXT NOT NULL, service TEXT NOT NULL,
+    held_ns INTEGER NOT NULL, let_go_ns INTEGER, outcome TEXT NOT NULL DEFAULT ''
 ) STRICT;
 CREATE TABLE IF NOT EXISTS audit_staging (
     leaf INTEGER PRIMARY KEY, ts_ns INTEGER NOT NULL, actor TEXT NOT NULL, action TEXT NOT NULL, target TEXT NOT NULL,

@@ -17,6 +17,7 @@ from api.ingest_queue import IngestQueue
 from api.limits import QuerySlots, Rates
 from api.metrics import Metrics
 from api.server_settings import ServerSettings
+from api.sessions import Sessions
 from api.store_guard import GuardedStore, LimitedStore
 from api.stream import Broker
 from collector.store import Limits, Store
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     from analytics.learned import LearnedPath
     from analytics.paths import Path
     from api.jobs import Jobs
+    from api.notify.heartbeat import Heartbeat
     from api.notify.sender import Sender
+    from api.reports.desk import Desk
     from api.slo_engine import SloEngine
     from collector.landing import Landing
 
@@ -42,6 +45,7 @@ class State:
     paths: Mapping[str, Path]
     landing: Landing
     tokens: Tokens
+    sessions: Sessions
     audit: Audit
     rates: Rates
     slots: QuerySlots
@@ -60,6 +64,8 @@ class State:
     unlearned: int = 0  # operations that were seen and did not fit among them
     slos: SloEngine | None = None  # made with the jobs
     senders: tuple[Sender, ...] = ()  # one per target of alerts; made with the jobs
+    reports: Desk | None = None  # made with the jobs
+    beats: tuple[Heartbeat, ...] = ()  # one per outside watcher
     window_ends_ns: dict[str, int] = field(default_factory=dict)  # per path, the end of the newest computed window
 
     def windows_lag_s(self) -> dict[str, float]:
@@ -73,6 +79,7 @@ def build(
 ) -> State:
     """A state with fresh queues, counters and books around a store, a control database and a landing."""
     broker = Broker(buffer=settings.stream_buffer, history=settings.stream_history, readers=settings.stream_readers)
+    tokens = Tokens(control)
     return State(
         settings=settings,
         store=store,
@@ -80,7 +87,8 @@ def build(
         control=control,
         paths=paths,
         landing=landing,
-        tokens=Tokens(control),
+        tokens=tokens,
+        sessions=Sessions(control, tokens, round(settings.session_hours * 3600e9)),
         audit=Audit(control),
         rates=Rates(settings),
         slots=QuerySlots(settings),
