@@ -46,6 +46,14 @@ CREATE TABLE IF NOT EXISTS notify_deliveries (
     PRIMARY KEY (target, notification)
 ) STRICT;
 CREATE INDEX IF NOT EXISTS notify_deliveries_open ON notify_deliveries (target, due_ns) WHERE done = 0;
+CREATE TABLE IF NOT EXISTS slo_episodes (
+    episode TEXT PRIMARY KEY, objective TEXT NOT NULL, rule TEXT NOT NULL, severity TEXT NOT NULL,
+    breach_ns INTEGER NOT NULL, fired_ns INTEGER NOT NULL, resolved_ns INTEGER NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS slo_episodes_by_time ON slo_episodes (fired_ns);
+CREATE TABLE IF NOT EXISTS scenarios (
+    name TEXT PRIMARY KEY, body TEXT NOT NULL, saved_ns INTEGER NOT NULL, saved_by TEXT NOT NULL
+) STRICT;
 CREATE TABLE IF NOT EXISTS maintenance (
     name TEXT PRIMARY KEY, start_ns INTEGER NOT NULL, end_ns INTEGER NOT NULL, who TEXT NOT NULL, why TEXT NOT NULL,
     objectives TEXT NOT NULL, services TEXT NOT NULL, send TEXT NOT NULL, budget_burns INTEGER NOT NULL,

@@ -24,6 +24,7 @@ from granian.server.embed import Server
 
 from analytics.kpis import kpis_from
 from analytics.learned import LearnedSettings
+from analytics.money.declared import money_from
 from analytics.paths import paths_from
 from analytics.slo.maintenance import windows_from
 from analytics.slo.settings import SloSettings
@@ -85,6 +86,7 @@ def run_server(
     points = points_from(document, source)
     paths = paths_from(document, points, source)
     kpis, sources = kpis_from(document, source), sources_from(document, source)
+    money = money_from(document, paths, kpis, source)
     windows = section(document.get("windows", {}), WindowSettings, "windows", source)
     learned = section(document.get("learned", {}), LearnedSettings, "learned", source)
     slo = section(document.get("slo", {}), SloSettings, "slo", source)
@@ -116,7 +118,7 @@ def run_server(
         store.open()
         here = state.build(settings, store, control, paths, Landing(store, points, landing))
         here.migrated = True
-        here.kpis = kpis
+        here.kpis, here.money = kpis, money
         here.jobs = jobs_of(
             here, windows, learned, sources, slo, notify, maintenance, watchers, reports,
             Path(source).parent if source else data,

@@ -27,6 +27,7 @@ from analytics.slo.objectives import Objective
 from analytics.slo.rules import Over
 from analytics.slo.settings import SloSettings
 from analytics.slo.sums import MONTH_S, Sums
+from api.costs import CostBook
 from api.maintenance import Held, Maintenance, holds, note
 from api.slo_book import SloBook
 from collector.log import logger
@@ -58,6 +59,7 @@ class SloEngine:
         self.maintenance = maintenance or Maintenance(book.control)
         self._calendars = dict(settings.calendars)
         self.snapshot = Snapshot(0, 0, 0, {})
+        self.costs: CostBook | None = None  # what was computed of them last; the evaluation never computes any
         self.goals = Goals()
         self._revision: object = None
         self._sums: Sums | None = None
@@ -256,7 +258,10 @@ class SloEngine:
         objective = self._evaluator.by_name[one.alert.objective]
         window = covering(windows, objective.name, objective.service, one.at_ns)
         judged = self._evaluator.judged[one.alert.objective, one.alert.rule]
+        alert, over = one.alert, one.kind == "resolved"
+        costs = {} if self.costs is None else self.costs.fields(alert.objective, alert.episode, over=over)
         return {
+            **costs,
             **rule_fields(one.alert, judged.rule.severity, judged.verdict),
             "kind": one.kind,
             "service": objective.service,

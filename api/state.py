@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from analytics.money.declared import Money
 from api.audit import Audit
 from api.auth import Tokens
 from api.collectors import CollectorBook
@@ -55,6 +56,7 @@ class State:
     metrics: Metrics
     jobs: Jobs | None = None
     kpis: Mapping[str, KpiDefinition] = field(default_factory=dict)
+    money: Money = field(default_factory=Money)
     migrated: bool = False
     started_ns: int = field(default_factory=time.time_ns)
     stopping: bool = False

@@ -1,4 +1,4 @@
-"""The server's jobs: windows, stale generations, objectives, notifications, heartbeats, the audit log and token use."""
+"""The server's jobs: windows, stale generations, objectives and what they cost, notifications, audit log, token use."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from analytics.declared import Declared
 from analytics.histograms import HistogramJob
 from analytics.learned import LearnedSettings, PathLearner
 from analytics.paths import Path
+from analytics.slo.episodes import OPEN
 from analytics.slo.maintenance import Window
 from analytics.slo.settings import SloSettings
 from analytics.sweep import sweep
 from analytics.windows import WindowJob, WindowSettings
+from api.costs import CostBook, Explainer
 from api.jobs import Job, Jobs
 from api.kpi_sources import KpiSource, read_source
 from api.maintenance import Maintenance
@@ -47,6 +49,8 @@ def jobs_of(
     engine = state.slos = SloEngine(
         SloBook(state.control), slo or SloSettings(), Maintenance(state.control, maintenance)
     )
+    costs = engine.costs = CostBook(state.money)
+    explainer = Explainer(engine.book, costs)
     targets = notify or {}
     deliveries = Deliveries(state.control, targets)
     deliveries.begin(time.time_ns())
@@ -120,6 +124,13 @@ def jobs_of(
         declared.objectives(state.store, engine.objectives, now)
         return done
 
+    def pricing() -> int:
+        firing = [one for one in engine.book.alerts() if one.state in OPEN]
+        return costs.refresh(state.reader, engine.objectives, firing, time.time_ns())
+
+    def explaining() -> int:
+        return explainer.run(state.reader, engine.objectives, state.paths)
+
     def telling(sender: Sender) -> Callable[[], int]:
         return lambda: sender.run(lambda: state.stopping)
 
@@ -137,6 +148,8 @@ def jobs_of(
             Job("windows", 1.0, compute),
             Job("sweep", 600.0, lambda: sweep(state.store, time.time_ns())),
             Job("objectives", 10.0, objectives),
+            Job("costs", 30.0, pricing),
+            Job("causes", 10.0, explaining),
             *(Job(f"notify-{sender.name}", 1.0, telling(sender)) for sender in state.senders),
             *(Job(f"heartbeat-{beat.name}", 1.0, beating(beat)) for beat in state.beats),
             Job("outbox", 60.0, tidy),

@@ -9,15 +9,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from api.control import Control
-from api.notify.payload import Notice
+from api.notify.payload import LATER, Notice
 from api.notify.settings import NotifyTarget
 from collector.log import logger
 
 NS = 1_000_000_000
 KEEP_TOLD_NS = 30 * 86_400 * NS
 MAX_OUTBOX = 50_000
+KEEP_EPISODES = 10_000
 _OPEN = "SELECT episode FROM slo_alerts WHERE state IN ('firing', 'acknowledged')"
 _HELD = "SELECT episode FROM maintenance_held WHERE outcome = ''"  # by a maintenance window: nobody is told yet
 _log = logger("notify")
@@ -76,11 +78,11 @@ class Deliveries:
         )
         if not fresh:
             return 0
-        # Alertmanager knows no acknowledgement: those are silences of its own.
-        skip = "acknowledged" if self._targets[name].kind == "alertmanager" else ""
+        # Alertmanager knows no acknowledgement: those are silences of its own. Causes it hears when it is told again.
+        skip = ("acknowledged", "explained") if self._targets[name].kind == "alertmanager" else ()
         with self._control.transaction() as db:
             for row in fresh:
-                told = now_ns if row["kind"] == skip else None
+                told = now_ns if row["kind"] in skip else None
                 db.execute(
                     "INSERT OR IGNORE INTO notify_deliveries (notification, target, due_ns, told_ns, done) "
                     "VALUES (?, ?, ?, ?, ?)",
@@ -105,6 +107,12 @@ class Deliveries:
             return notice
         rows = self._control.rows("SELECT * FROM slo_outbox WHERE episode = ? AND kind = 'firing'", (notice.episode,))
         return _notice(rows[0]) if rows else notice  # type: ignore[arg-type]
+
+    def explained(self, episode: str) -> Mapping[str, Any]:
+        """What was found out about an episode after it began: its cost and cause; empty where nothing was."""
+        rows = self._control.rows("SELECT body FROM slo_outbox WHERE episode = ? AND kind = 'explained'", (episode,))
+        body = json.loads(rows[0]["body"]) if rows else {}
+        return {name: body[name] for name in LATER if name in body}
 
     def told(self, name: str, some: Sequence[Due], now_ns: int) -> None:
         """The target has accepted these."""
@@ -170,6 +178,11 @@ class Deliveries:
             db.execute(
                 f"DELETE FROM slo_outbox WHERE sent_ns < ? AND {closed}",  # noqa: S608 - text of ours
                 (now_ns - KEEP_TOLD_NS,),
+            )
+            db.execute(
+                "DELETE FROM slo_episodes WHERE resolved_ns > 0 AND episode NOT IN "
+                "(SELECT episode FROM slo_episodes ORDER BY fired_ns DESC LIMIT ?)",
+                (KEEP_EPISODES,),
             )
             over = db.execute("SELECT count(*) FROM slo_outbox").fetchone()[0] - most
             if over > 0:
