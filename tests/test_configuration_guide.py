@@ -15,6 +15,7 @@ from analytics.slo.settings import SloSettings
 from analytics.window_settings import WindowSettings
 from api.notify.heartbeat import Watcher
 from api.notify.settings import NotifyTarget
+from api.reports.settings import ReportSettings
 from api.server_settings import ServerSettings
 from collector.agent.settings import AgentSettings
 from collector.landing import LandingSettings
@@ -80,6 +81,7 @@ def test_an_unknown_setting_is_named_with_its_section(name: str) -> None:
 
 def test_every_setting_of_a_target_of_alerts_is_documented() -> None:
     assert documented("notify.NAME") == defaults(NotifyTarget)
+    assert documented("reports.NAME") == defaults(ReportSettings)
     assert documented("heartbeat.NAME") == defaults(Watcher)
 
 
