@@ -246,7 +246,7 @@ def _count_objectives(store: Store, path: Path, goals: Goals, params: Mapping[st
     objectives = goals.by_path.get(path.name, ())
     closed = {
         name: closed_windows(goals.calendars, name, params["from_s"], params["to_s"])
-        for name in {one.calendar for one in objectives}
+        for name in {one.hours for one in objectives}
     }
     for one in statements(path, objectives, counts.STORED, closed):
         store.execute(

@@ -22,8 +22,10 @@ from starlette.datastructures import Headers
 from api.control import Control
 from api.server_settings import is_loopback
 
-Scope = Literal["agent", "read", "sql", "operate"]
+Scope = Literal["agent", "read", "sql", "operate", "executive"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
+# Who may read figures may read the reports made of them; the other way round not.
+INCLUDED: dict[str, frozenset[str]] = {"executive": frozenset({"read"})}
 _PROXY_HEADERS = ("x-forwarded-for", "forwarded", "x-real-ip", "via")
 # Compared against when the id is unknown, so that both refusals take the same time.
 _NOBODY = hashlib.sha256(b"nobody").digest()
@@ -50,6 +52,11 @@ class TokenRow:
     expires_ns: int | None
     revoked_ns: int | None
     last_used_ns: int | None
+
+
+def opens(principal: Principal, scope: str) -> bool:
+    """Whether who asks may pass a door of this scope."""
+    return scope in principal.scopes or not principal.scopes.isdisjoint(INCLUDED.get(scope, ()))
 
 
 class RefusedError(Exception):

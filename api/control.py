@@ -46,6 +46,15 @@ CREATE TABLE IF NOT EXISTS notify_deliveries (
     PRIMARY KEY (target, notification)
 ) STRICT;
 CREATE INDEX IF NOT EXISTS notify_deliveries_open ON notify_deliveries (target, due_ns) WHERE done = 0;
+CREATE TABLE IF NOT EXISTS maintenance (
+    name TEXT PRIMARY KEY, start_ns INTEGER NOT NULL, end_ns INTEGER NOT NULL, who TEXT NOT NULL, why TEXT NOT NULL,
+    objectives TEXT NOT NULL, services TEXT NOT NULL, send TEXT NOT NULL, budget_burns INTEGER NOT NULL,
+    declared_ns INTEGER NOT NULL, declared_by TEXT NOT NULL, ended_ns INTEGER, ended_by TEXT NOT NULL DEFAULT ''
+) STRICT;
+CREATE TABLE IF NOT EXISTS maintenance_held (
+    episode TEXT PRIMARY KEY, name TEXT NOT NULL, objective TEXT NOT NULL, rule TEXT NOT NULL, service TEXT NOT NULL,
+    held_ns INTEGER NOT NULL, let_go_ns INTEGER, outcome TEXT NOT NULL DEFAULT ''
+) STRICT;
 CREATE TABLE IF NOT EXISTS audit_staging (
     leaf INTEGER PRIMARY KEY, ts_ns INTEGER NOT NULL, actor TEXT NOT NULL, action TEXT NOT NULL, target TEXT NOT NULL,
     outcome TEXT NOT NULL, detail TEXT NOT NULL, hash BLOB NOT NULL

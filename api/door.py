@@ -17,7 +17,7 @@ from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
 from starlette.responses import Response
 
-from api.auth import SCOPES, Principal, RefusedError, from_this_machine, same_origin
+from api.auth import SCOPES, Principal, RefusedError, from_this_machine, opens, same_origin
 from api.limits import INGEST
 from api.params import check_names, names_of
 from api.problems import ProblemError
@@ -29,7 +29,9 @@ COST = "x-tailsight-cost"
 _LOCAL = Principal("local", frozenset(SCOPES))
 
 
-def opens_for(scope: Literal["public", "agent", "read", "sql", "operate"], *, query: bool = False) -> dict[str, Any]:
+def opens_for(
+    scope: Literal["public", "agent", "read", "sql", "operate", "executive"], *, query: bool = False
+) -> dict[str, Any]:
     """The route's `openapi_extra`: who may pass, and whether passing takes a query slot."""
     extra: dict[str, Any] = {SCOPE: scope, COST: "query" if query else "light"}
     if scope != "public":
@@ -136,7 +138,7 @@ async def _of_session(state: State, request: Request, scope: str) -> Principal:
 
 async def _within(state: State, request: Request, principal: Principal, scope: str) -> Principal:
     """The principal, if it has the scope and is within its rate."""
-    if scope not in principal.scopes:
+    if not opens(principal, scope):
         detail = f"this needs a token with scope {scope}; this one has {', '.join(sorted(principal.scopes))}"
         raise await refuse(state, request, 403, "scope", detail, principal.name)
     lane = "ingest" if request.url.path.startswith(INGEST) else "query"

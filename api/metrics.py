@@ -99,6 +99,8 @@ class _Parts(Collector):
         yield from self._jobs()
         yield from self._objectives()
         yield from self._targets()
+        yield from self._maintenance()
+        yield from self._beats()
 
     def _objectives(self) -> Iterable[Metric]:
         """What exported alert rules read (`tailsight slo export`)."""
@@ -109,6 +111,31 @@ class _Parts(Collector):
             events.add_metric([name], every)
             bad.add_metric([name], spoiled)
         yield from (events, bad)
+
+    def _beats(self) -> Iterable[Metric]:
+        """Whether the outside watchers hear of us."""
+        last = GaugeMetricFamily(
+            "tailsight_heartbeat_last_success_timestamp_seconds", "When a watcher last took one.", labels=["watcher"]
+        )
+        failures = CounterMetricFamily("tailsight_heartbeat_failures", "Tries that failed.", labels=["watcher"])
+        withheld = CounterMetricFamily(
+            "tailsight_heartbeat_withheld", "Looks at which alerts might not have come.", labels=["watcher"]
+        )
+        for beat in self._state.beats:
+            last.add_metric([beat.name], beat.last_ns / 1e9)
+            failures.add_metric([beat.name], beat.failures)
+            withheld.add_metric([beat.name], beat.withheld)
+        yield from (last, failures, withheld)
+
+    def _maintenance(self) -> Iterable[Metric]:
+        """How much is silent at this moment, on purpose."""
+        engine = self._state.slos
+        if engine is None:
+            return
+        now = time.time_ns()
+        active = sum(one.at(now) for one in engine.maintenance.windows())
+        yield _gauge("tailsight_maintenance_active", "Maintenance windows that are in force.", active)
+        yield _gauge("tailsight_maintenance_held", "Episodes that they hold.", len(engine.maintenance.held()))
 
     def _targets(self) -> Iterable[Metric]:
         """Who is told of alerts, and who does not take them."""

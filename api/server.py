@@ -25,6 +25,7 @@ from granian.server.embed import Server
 from analytics.kpis import kpis_from
 from analytics.learned import LearnedSettings
 from analytics.paths import paths_from
+from analytics.slo.maintenance import windows_from
 from analytics.slo.settings import SloSettings
 from analytics.windows import WindowSettings
 from api import state
@@ -32,7 +33,9 @@ from api.app import create_app
 from api.control import Control, ControlError
 from api.hold import Hold, ServerRunsError
 from api.kpi_sources import sources_from
+from api.notify.heartbeat import watchers_from
 from api.notify.settings import targets_from
+from api.reports.settings import reports_from
 from api.routes.health import readiness
 from api.server_settings import ServerSettings
 from api.store_guard import GuardedStore
@@ -86,6 +89,9 @@ def run_server(
     learned = section(document.get("learned", {}), LearnedSettings, "learned", source)
     slo = section(document.get("slo", {}), SloSettings, "slo", source)
     notify = targets_from(document, source)
+    reports = reports_from(document, source)
+    maintenance = windows_from(document, source)
+    watchers = watchers_from(document, source)
     landing = section(document.get("landing", {}), LandingSettings, "landing", source)
     retention = section(document.get("retention", {}), Retention, "retention", source)
     store_settings = section(document.get("store", {}), StoreSettings, "store", source)
@@ -111,7 +117,10 @@ def run_server(
         here = state.build(settings, store, control, paths, Landing(store, points, landing))
         here.migrated = True
         here.kpis = kpis
-        here.jobs = jobs_of(here, windows, learned, sources, slo, notify)
+        here.jobs = jobs_of(
+            here, windows, learned, sources, slo, notify, maintenance, watchers, reports,
+            Path(source).parent if source else data,
+        )  # fmt: skip
         here.metrics.attach(here)
         here.audit.record(
             "server", "server.start", str(os.getpid()), "ok", {"config": bool(source), "host": settings.host}

@@ -17,6 +17,7 @@ from analytics.slo.episodes import Alert, Transition, acknowledge
 from analytics.slo.openslo_read import Source, read
 from api.audit import Audit
 from api.control import Control
+from api.maintenance import Held
 from collector.store import Store
 from collector.store.blocks import from_rows
 from collector.store.schema import table_types
@@ -53,7 +54,7 @@ class SloBook:
     """The objectives and alerts of one data directory."""
 
     def __init__(self, control: Control) -> None:
-        self._control = control
+        self.control = self._control = control
 
     def revision(self) -> tuple[int, int]:
         """Changes whenever objects are applied or removed."""
@@ -100,8 +101,16 @@ class SloBook:
         rows = self._control.rows(f"SELECT {', '.join(_COLUMNS)} FROM slo_alerts ORDER BY objective, rule")  # noqa: S608 - names of ours
         return [Alert(**dict(row)) for row in rows]
 
-    def save(self, alerts: Iterable[Alert], heard: Sequence[tuple[Transition, Mapping[str, Any]]]) -> None:
-        """Write alerts and what follows from them, in one transaction; a notification that exists stays as it is."""
+    def save(
+        self,
+        alerts: Iterable[Alert],
+        heard: Sequence[tuple[Transition, Mapping[str, Any]]],
+        held: Sequence[Held] = (),
+    ) -> None:
+        """Write alerts and what follows from them, in one transaction; a notification that exists stays as it is.
+
+        Of episodes in `held` nobody is told until their maintenance window lets go of them.
+        """
         with self._control.transaction() as db:
             for alert in alerts:
                 db.execute(_SAVE, asdict(alert))
@@ -114,6 +123,8 @@ class SloBook:
                         json.dumps(body, sort_keys=True),
                     ),
                 )  # fmt: skip
+            for hold in held:
+                hold.write(db)
 
     def acknowledge(self, episode: str, who: str) -> Alert:
         """Take a firing alert. Raises UnknownEpisodeError, or ValueError when it does not fire."""

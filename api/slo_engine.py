@@ -22,10 +22,12 @@ from analytics.slo.counting import by_path, counted_path
 from analytics.slo.episodes import BLIND, OPEN, Alert, Transition
 from analytics.slo.evaluate import ARRIVAL, Evaluator, View, budget_of, merged
 from analytics.slo.indicators import describe
+from analytics.slo.maintenance import Window, covering, paused
 from analytics.slo.objectives import Objective
 from analytics.slo.rules import Over
 from analytics.slo.settings import SloSettings
 from analytics.slo.sums import MONTH_S, Sums
+from api.maintenance import Held, Maintenance, holds, note
 from api.slo_book import SloBook
 from collector.log import logger
 from collector.store import Store
@@ -51,8 +53,10 @@ class Snapshot:
 class SloEngine:
     """Evaluates the objectives in force. `tick` is called by one job; `snapshot` may be read by anybody."""
 
-    def __init__(self, book: SloBook, settings: SloSettings) -> None:
+    def __init__(self, book: SloBook, settings: SloSettings, maintenance: Maintenance | None = None) -> None:
         self.book, self.settings = book, settings
+        self.maintenance = maintenance or Maintenance(book.control)
+        self._calendars = dict(settings.calendars)
         self.snapshot = Snapshot(0, 0, 0, {})
         self.goals = Goals()
         self._revision: object = None
@@ -66,7 +70,8 @@ class SloEngine:
 
     def prepare(self, store: Store, paths: Mapping[str, Path], now_ns: int) -> bool:
         """Take over objectives that were applied since the last call; whether there were any changes."""
-        revision = (self.book.revision(), tuple(sorted(paths)))
+        pauses = [one for one in self.maintenance.windows() if not one.budget_burns]
+        revision = (self.book.revision(), tuple(sorted(paths)), tuple(pauses))
         if revision == self._revision:
             return False
         made = self.book.compiled(paths, self.settings.calendars)
@@ -77,10 +82,12 @@ class SloEngine:
         if len(objectives) < len(made.objectives):
             left = len(made.objectives) - len(objectives)
             _log.warning("objectives_not_evaluated", left_out=left, max_objectives=self.settings.max_objectives)
+        hours, self._calendars = paused(objectives, self.settings.calendars, pauses)
+        objectives = [replace(one, paused_in=hours.get(one.name, "")) for one in objectives]
         self._extra = sources.sides(objectives)
         counted = [*objectives, *self._extra]
         self._versions = {one.name: one.version for one in counted}
-        self.goals = Goals(by_path(counted), self.settings.calendars)
+        self.goals = Goals(by_path(counted), self._calendars)
         self._begin(store, counted, paths, now_ns // NS)
         end_s = self._end_s(now_ns)
         reach = max([MONTH_S, *(one.period_s for one in objectives)])
@@ -121,11 +128,15 @@ class SloEngine:
             if replace(before.get(key, blank), why="") != replace(a, why="")
         ]
         view = View(sums)
-        self.book.save(changed, [(one, self._body(view, one, now_s)) for one in heard])
+        windows = self.maintenance.windows()
+        self.book.save(
+            changed, [(one, self._body(view, one, now_s, windows)) for one in heard], self._holds(heard, windows)
+        )
+        self.maintenance.let_go(now_ns)
         for one in heard:
             _log.info("alert", kind=one.kind, objective=one.alert.objective, rule=one.alert.rule, why=one.alert.why)
         self._add_up(view)
-        self.snapshot = self._snapshot(view, now_ns, known_to_s)
+        self.snapshot = self._snapshot(view, now_ns, known_to_s, windows)
         return len(self._evaluator.judged)
 
     @property
@@ -164,18 +175,18 @@ class SloEngine:
         exact_s = (now_s - _EXACT_S) // 3_600 * 3_600
         for name, some in by_path(new).items():
             if name in paths:
-                stored.recount(store, paths[name], some, self.settings.calendars, exact_s, now_s)
+                stored.recount(store, paths[name], some, self._calendars, exact_s, now_s)
             for one in some:
                 for level, span in ((60, 4 * 86_400), (3_600, one.period_s)):
                     stored.count_buckets(
-                        store, one, self.settings.calendars, level, (now_s - span) // 3_600 * 3_600, exact_s, 1
+                        store, one, self._calendars, level, (now_s - span) // 3_600 * 3_600, exact_s, 1
                     )
         if new:
             rest = [one for one in new if counted_path(one.indicator) is None]
             for start in range(exact_s, now_s, 3_600):
                 end = min(start + 3_600, self._end_s(now_s * NS))
                 if start < end and rest:
-                    rows = sources.count(store, rest, self.settings.calendars, start, end, now_s * NS)
+                    rows = sources.count(store, rest, self._calendars, start, end, now_s * NS)
                     stored.insert(store, rows, start + 1)
             _log.info("objectives_counted_back", objectives=len(new))
             stored.sum_levels(store, stored.touched(store, now_s - 600), now_s, now_s * NS)
@@ -188,7 +199,7 @@ class SloEngine:
         first = max(min(end_s - back, self._counted_s), end_s - _EXACT_S)
         for start in range(first, end_s, 3_600):
             end = min(start + 3_600, end_s)
-            rows = sources.count(store, self._evaluator.objectives, self.settings.calendars, start, end, now_ns)
+            rows = sources.count(store, self._evaluator.objectives, self._calendars, start, end, now_ns)
             stored.insert(store, [row for row in rows if not self._held(row)], now_ns + start - first)
         self._counted_s = end_s
 
@@ -230,9 +241,20 @@ class SloEngine:
             self._known_to_s = max(self._known_to_s, found.known_to_ns // NS)
         return min(self._known_to_s, now_ns // NS)
 
-    def _body(self, view: View, one: Transition, now_s: int) -> dict[str, Any]:
+    def _holds(self, heard: Sequence[Transition], windows: Sequence[Window]) -> list[Held]:
+        """The episodes that begin in a maintenance window that holds them."""
+        found = []
+        for one in heard:
+            if one.kind == "firing":
+                alert, service = one.alert, self._evaluator.by_name[one.alert.objective].service
+                hold = holds(windows, alert.episode, alert.objective, alert.rule, service, one.at_ns)
+                found += [] if hold is None else [hold]
+        return found
+
+    def _body(self, view: View, one: Transition, now_s: int, windows: Sequence[Window] = ()) -> dict[str, Any]:
         """What a notification says: what burns, how fast, since when, until when the budget lasts."""
         objective = self._evaluator.by_name[one.alert.objective]
+        window = covering(windows, objective.name, objective.service, one.at_ns)
         judged = self._evaluator.judged[one.alert.objective, one.alert.rule]
         return {
             **rule_fields(one.alert, judged.rule.severity, judged.verdict),
@@ -247,6 +269,7 @@ class SloEngine:
             "counted_to_s": view.end_s,
             "path": counted_path(objective.indicator) or "",
             "queries": [self._asked(objective, side.over, view.end_s) for side in judged.verdict.sides],
+            **({"maintenance": note(window)} if window is not None else {}),
         }
 
     def _asked(self, objective: Objective, over: Over, end_s: int) -> dict[str, Any]:
@@ -256,18 +279,24 @@ class SloEngine:
         statement = stored.window_statement(asked.name, asked.version, start_s, end_s)
         return {"objective": asked.name, "from_s": start_s, "to_s": end_s, "sql": statement}
 
-    def _snapshot(self, view: View, now_ns: int, known_to_s: int) -> Snapshot:
+    def _snapshot(self, view: View, now_ns: int, known_to_s: int, windows: Sequence[Window]) -> Snapshot:
         found: dict[str, dict[str, Any]] = {}
+        held = {one.episode: one.window for one in self.maintenance.held()}
         for one in self._evaluator.objectives:
             names = [*(rule.name for rule in one.rules), "blind"]
             judged = [self._evaluator.judged[one.name, name] for name in names]
             open_ = [j for j in judged if j.alert.state in OPEN]
             worst = "firing" if open_ else max((j.alert.state for j in judged), key=_ORDER.index)
+            window = covering(windows, one.name, one.service, now_ns)
             found[one.name] = {
                 **described(one),
                 "state": worst,
+                "maintenance": window.name if window is not None else "",
                 "budget": budget_fields(view, one, now_ns // NS),
-                "rules": [rule_fields(j.alert, j.rule.severity, j.verdict) for j in judged],
+                "rules": [
+                    {**rule_fields(j.alert, j.rule.severity, j.verdict), "held_by": held.get(j.alert.episode, "")}
+                    for j in judged
+                ],
             }
         return Snapshot(now_ns, view.end_s, known_to_s, found, dict(self._events))
 

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from analytics.learned import LearnedPath
     from analytics.paths import Path
     from api.jobs import Jobs
+    from api.notify.heartbeat import Heartbeat
     from api.notify.sender import Sender
+    from api.reports.desk import Desk
     from api.slo_engine import SloEngine
     from collector.landing import Landing
 
@@ -60,6 +62,8 @@ class State:
     unlearned: int = 0  # operations that were seen and did not fit among them
     slos: SloEngine | None = None  # made with the jobs
     senders: tuple[Sender, ...] = ()  # one per target of alerts; made with the jobs
+    reports: Desk | None = None  # made with the jobs
+    beats: tuple[Heartbeat, ...] = ()  # one per outside watcher
     window_ends_ns: dict[str, int] = field(default_factory=dict)  # per path, the end of the newest computed window
 
     def windows_lag_s(self) -> dict[str, float]:

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path as File
 
 from analytics.declared import Declared
 from analytics.histograms import HistogramJob
 from analytics.learned import LearnedSettings, PathLearner
 from analytics.paths import Path
+from analytics.slo.maintenance import Window
 from analytics.slo.settings import SloSettings
 from analytics.sweep import sweep
 from analytics.windows import WindowJob, WindowSettings
 from api.jobs import Job, Jobs
 from api.kpi_sources import KpiSource, read_source
+from api.maintenance import Maintenance
 from api.notify.deliveries import Deliveries
+from api.notify.heartbeat import Heartbeat, Watcher
 from api.notify.sender import Sender
 from api.notify.settings import NotifyTarget
+from api.reports.desk import Desk
+from api.reports.making import Known
+from api.reports.settings import ReportSettings
+from api.reports.shelf import Shelf
 from api.routes.stream import windows_since
 from api.slo_book import SloBook
 from api.slo_engine import SloEngine
@@ -30,13 +38,25 @@ def jobs_of(
     sources: Mapping[str, KpiSource] | None = None,
     slo: SloSettings | None = None,
     notify: Mapping[str, NotifyTarget] | None = None,
+    maintenance: Sequence[Window] = (),
+    watchers: Mapping[str, Watcher] | None = None,
+    reports: Mapping[str, ReportSettings] | None = None,
+    base: File | None = None,
 ) -> Jobs:
-    """The jobs over a state, not started."""
-    engine = state.slos = SloEngine(SloBook(state.control), slo or SloSettings())
+    """The jobs over a state, not started. Files that `reports` name are relative to `base`."""
+    engine = state.slos = SloEngine(
+        SloBook(state.control), slo or SloSettings(), Maintenance(state.control, maintenance)
+    )
     targets = notify or {}
     deliveries = Deliveries(state.control, targets)
     deliveries.begin(time.time_ns())
     state.senders = tuple(Sender(name, target, deliveries) for name, target in targets.items())
+    desk = state.reports = Desk(
+        state.store, state.control, Shelf(state.control.path.parent / "reports"),
+        lambda: Known(paths=state.paths, kpis=state.kpis), reports or {}, slo or SloSettings(),
+        base or state.control.path.parent,
+    )  # fmt: skip
+    state.beats = tuple(Heartbeat(name, watcher) for name, watcher in (watchers or {}).items())
     follow = WindowFollower(state)
     declared = Declared()
     job = WindowJob(windows)
@@ -103,6 +123,14 @@ def jobs_of(
     def telling(sender: Sender) -> Callable[[], int]:
         return lambda: sender.run(lambda: state.stopping)
 
+    def beating(beat: Heartbeat) -> Callable[[], int]:
+        return lambda: beat.run(state)
+
+    def tidy() -> int:
+        now = time.time_ns()
+        engine.maintenance.tidy(now)
+        return deliveries.tidy(now)
+
     return Jobs(
         state.control,
         [
@@ -110,10 +138,12 @@ def jobs_of(
             Job("sweep", 600.0, lambda: sweep(state.store, time.time_ns())),
             Job("objectives", 10.0, objectives),
             *(Job(f"notify-{sender.name}", 1.0, telling(sender)) for sender in state.senders),
-            Job("outbox", 60.0, lambda: deliveries.tidy(time.time_ns())),
+            *(Job(f"heartbeat-{beat.name}", 1.0, beating(beat)) for beat in state.beats),
+            Job("outbox", 60.0, tidy),
             Job("heartbeats", 1.0, heartbeats),
             Job("audit", 1.0, lambda: state.audit.flush(state.store)),
             Job("tokens", 5.0, tokens),
+            *([Job("reports", 60.0, lambda: desk.run_due(time.time_ns()))] if reports else []),
             *(Job(f"kpis-{name}", source.every_s, reading(name, source)) for name, source in (sources or {}).items()),
         ],
     )

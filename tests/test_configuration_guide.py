@@ -13,6 +13,7 @@ import pytest
 from analytics.learned import LearnedSettings
 from analytics.slo.settings import SloSettings
 from analytics.window_settings import WindowSettings
+from api.notify.heartbeat import Watcher
 from api.notify.settings import NotifyTarget
 from api.server_settings import ServerSettings
 from collector.agent.settings import AgentSettings
@@ -79,6 +80,7 @@ def test_an_unknown_setting_is_named_with_its_section(name: str) -> None:
 
 def test_every_setting_of_a_target_of_alerts_is_documented() -> None:
     assert documented("notify.NAME") == defaults(NotifyTarget)
+    assert documented("heartbeat.NAME") == defaults(Watcher)
 
 
 def test_a_wrong_value_is_named_with_its_section() -> None:

@@ -36,6 +36,15 @@ class Objective:
     calendar: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
+    paused_in: str = ""
+
+    @property
+    def hours(self) -> str:
+        """The calendar that says what is counted: its own, or that one with maintenance windows that pause the budget.
+
+        Counts from before such a window stay its counts: the version does not change.
+        """
+        return self.paused_in or self.calendar
 
     @property
     def version(self) -> int:

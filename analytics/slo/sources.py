@@ -61,13 +61,13 @@ def count(
     if not mine:
         return []
     asked = _Asked(store, [leaf for one in mine for leaf in _leaves(one.indicator)], from_s, to_s, now_ns)
-    closed = {name: set(closed_windows(calendars, name, from_s, to_s)) for name in {one.calendar for one in mine}}
+    closed = {name: set(closed_windows(calendars, name, from_s, to_s)) for name in {one.hours for one in mine}}
     rows = []
     for one in mine:
         pairs = asked.pairs(one)
         for window, (good, total) in sorted(pairs.items()):
             if from_s <= window < to_s:
-                shut = window in closed[one.calendar]
+                shut = window in closed[one.hours]
                 counted = (0, 0) if shut else (good, total)
                 rows.append(Row(one.name, one.version, 10, window, *counted))
     return rows
@@ -86,7 +86,19 @@ def sides(objectives: Sequence[Objective]) -> list[Objective]:
 
 def _side(one: Objective, number: int, side: Indicator) -> Objective:
     name = f"{one.name}/{number + 1}"
-    return Objective(name, one.slo, one.service, name, "", one.target, side, one.window, (), calendar=one.calendar)
+    return Objective(
+        name,
+        one.slo,
+        one.service,
+        name,
+        "",
+        one.target,
+        side,
+        one.window,
+        (),
+        calendar=one.calendar,
+        paused_in=one.paused_in,
+    )
 
 
 def _leaves(one: Indicator) -> list[Indicator]:

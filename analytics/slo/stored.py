@@ -130,7 +130,7 @@ def recount(
     """
     for start in range(from_s - from_s % 10, to_s, _CHUNK_S):
         end = min(to_s, start + _CHUNK_S)
-        closed = {name: closed_windows(calendars, name, start, end) for name in {o.calendar for o in objectives}}
+        closed = {name: closed_windows(calendars, name, start, end) for name in {o.hours for o in objectives}}
         for one in statements(path, objectives, _CURRENT_MESSAGES, closed):
             store.execute(
                 f"INSERT INTO objective_counts ({', '.join(COLUMNS)}) {one.sql}",
@@ -168,7 +168,7 @@ def count_buckets(
     found = {s: (g, t, c) for s, g, t, c in store.query(_BUCKETS, params).iter_rows()}
     rows = []
     for start in sorted(found.keys() | late.keys()):
-        if one.calendar and closed_windows(calendars, one.calendar, start, start + level):
+        if one.hours and closed_windows(calendars, one.hours, start, start + level):
             continue
         good, total, at_cut = found.get(start, (0, 0, 0))
         surely = good + at_cut if whole else good

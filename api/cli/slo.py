@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from api.cli import slo_maintenance
 from api.cli.frame import Run, command
 from api.cli.outcome import Answer, Code, CommandError
 
@@ -24,6 +25,7 @@ FilesArgument = Annotated[
 
 def register(root: typer.Typer) -> None:
     """Add the group to the command tree."""
+    slo_maintenance.register(app)
     root.add_typer(app, name="slo", help="Objectives, error budgets and burn alerts, as OpenSLO v1 documents.")
 
 

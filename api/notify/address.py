@@ -9,12 +9,35 @@ from __future__ import annotations
 import ipaddress
 import socket
 from dataclasses import dataclass
+from typing import Protocol
 from urllib.parse import urlsplit
-
-from api.notify.settings import NotifyTarget
 
 Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+
+
+class Destination(Protocol):
+    """Whom to reach: a target of alerts, or a watcher."""
+
+    @property
+    def kind(self) -> str:
+        """`webhook` where the address is checked."""
+
+    @property
+    def url(self) -> str:
+        """Its URL."""
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """Ports that it may have."""
+
+    @property
+    def allow_loopback(self) -> bool:
+        """Whether it may be on this host."""
+
+    @property
+    def allow_private(self) -> bool:
+        """Whether it may be in a private network."""
 
 
 class RefusedError(Exception):
@@ -38,7 +61,7 @@ class Place:
         return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
 
 
-def place(target: NotifyTarget, path: str = "") -> Place:
+def place(target: Destination, path: str = "") -> Place:
     """Where `target` is now; `path` is added to its URL. Raises RefusedError, or OSError when it has no address."""
     parts = urlsplit(target.url)
     tls, host = parts.scheme == "https", parts.hostname or ""
@@ -52,7 +75,7 @@ def place(target: NotifyTarget, path: str = "") -> Place:
     return Place(str(addresses[0]), port, host, asked + (f"?{parts.query}" if parts.query else ""), tls)
 
 
-def allowed(target: NotifyTarget, address: Ip, port: int, *, tls: bool) -> None:
+def allowed(target: Destination, address: Ip, port: int, *, tls: bool) -> None:
     """Raise RefusedError where a webhook may not connect to."""
     real = _inner(address)
     if real.is_loopback and target.allow_loopback:

@@ -19,6 +19,7 @@ NS = 1_000_000_000
 KEEP_TOLD_NS = 30 * 86_400 * NS
 MAX_OUTBOX = 50_000
 _OPEN = "SELECT episode FROM slo_alerts WHERE state IN ('firing', 'acknowledged')"
+_HELD = "SELECT episode FROM maintenance_held WHERE outcome = ''"  # by a maintenance window: nobody is told yet
 _log = logger("notify")
 
 # CROSS JOIN keeps SQLite to this order: the few notifications of one episode first, then their deliveries by key. Left
@@ -61,14 +62,15 @@ class Deliveries:
             for name in self._targets:
                 db.execute(
                     "INSERT OR IGNORE INTO notify_deliveries (notification, target, due_ns) "  # noqa: S608 - text of ours
-                    f"SELECT id, ?, ? FROM slo_outbox WHERE kind = 'firing' AND episode IN ({_OPEN})",
+                    f"SELECT id, ?, ? FROM slo_outbox WHERE kind = 'firing' AND episode IN ({_OPEN}) "
+                    f"AND episode NOT IN ({_HELD})",
                     (name, now_ns),
                 )
 
     def take_in(self, name: str, now_ns: int) -> int:
         """Make deliveries to a target of what is new in the outbox; how many."""
         fresh = self._control.rows(
-            "SELECT id, kind FROM slo_outbox o WHERE sent_ns IS NULL AND NOT EXISTS "
+            f"SELECT id, kind FROM slo_outbox o WHERE sent_ns IS NULL AND episode NOT IN ({_HELD}) AND NOT EXISTS "  # noqa: S608 - text of ours
             "(SELECT 1 FROM notify_deliveries d WHERE d.target = ? AND d.notification = o.id) ORDER BY id LIMIT 1000",
             (name,),
         )
@@ -140,9 +142,10 @@ class Deliveries:
     def waiting(self, name: str) -> tuple[int, int]:
         """How many notifications the target has not accepted yet, and when the oldest of them was written."""
         row = self._control.rows(
-            "SELECT count(*) AS n, coalesce(min(o.at_ns), 0) AS at FROM slo_outbox o "
+            "SELECT count(*) AS n, coalesce(min(o.at_ns), 0) AS at FROM slo_outbox o "  # noqa: S608 - text of ours
             "LEFT JOIN notify_deliveries d ON d.notification = o.id AND d.target = ? "
-            "WHERE o.sent_ns IS NULL AND d.told_ns IS NULL AND coalesce(d.done, 0) = 0",
+            "WHERE o.sent_ns IS NULL AND d.told_ns IS NULL AND coalesce(d.done, 0) = 0 "
+            f"AND o.episode NOT IN ({_HELD})",
             (name,),
         )[0]
         return int(row["n"]), int(row["at"])

@@ -14,7 +14,7 @@ VERSION = "1"
 _RUNBOOKS = ("tailsight.dev/runbook", "runbook_url", "runbook")
 _SHOWN = (
     "service", "severity", "display_name", "indicator", "target", "why", "breach_ns", "fired_ns", "resolved_ns",
-    "acknowledged_by", "sides", "budget", "cost_per_hour", "top_cause", "queries", "labels",
+    "acknowledged_by", "sides", "budget", "cost_per_hour", "top_cause", "queries", "labels", "maintenance",
 )  # fmt: skip
 _MAX_LABELS, _MAX_TEXT = 40, 1_000
 
@@ -133,6 +133,7 @@ def alert(first: Notice, resolved: Notice | None, now_ns: int, resend_ns: int, d
         "top_cause": str(shown.get("top_cause", "")),
         "dashboard": shown["links"].get("dashboard", ""),
         "runbook_url": shown["links"].get("runbook", ""),
+        "maintenance": _maintenance(shown.get("maintenance") or {}),
         "burn": ", ".join(f"{s['burn']:.4g} over {_span(s['window_s'])}" for s in shown.get("sides", ())),
         "query": ";\n".join(one["sql"] for one in shown.get("queries", ())),
     }
@@ -145,6 +146,13 @@ def alert(first: Notice, resolved: Notice | None, now_ns: int, resend_ns: int, d
     if notes["dashboard"]:
         made["generatorURL"] = notes["dashboard"]
     return made
+
+
+def _maintenance(window: Mapping[str, Any]) -> str:
+    if not window:
+        return ""
+    held = f", held until {stamp(window['held_until_ns'])}" if window.get("held_until_ns") else ""
+    return f"{window.get('name', '')} of {window.get('who', '')}: {window.get('why', '')}{held}"
 
 
 def stamp(at_ns: int) -> str:

@@ -37,7 +37,7 @@ class Reply:
     body: bytes
 
 
-def post(place: Place, body: bytes, headers: Mapping[str, str], timeout_s: float) -> Reply:
+def post(place: Place, body: bytes, headers: Mapping[str, str], timeout_s: float, *, method: str = "POST") -> Reply:
     """Send `body` and return the reply. Raises PostError for everything but 2xx within `timeout_s` all in all."""
     link = _Link(place, timeout_s)
     # Time limits of a socket are per call: a receiver that trickles would hold the sender for ever.
@@ -45,7 +45,12 @@ def post(place: Place, body: bytes, headers: Mapping[str, str], timeout_s: float
     watch.daemon = True
     watch.start()
     try:
-        link.request("POST", place.path, body, {"Host": place.authority, "Connection": "close", **headers})
+        link.request(
+            method,
+            place.path,
+            body if method == "POST" else None,
+            {"Host": place.authority, "Connection": "close", **headers},
+        )
         answer = link.getresponse()
         text = answer.read(MAX_REPLY)
         if link.late:

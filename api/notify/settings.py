@@ -39,7 +39,7 @@ class NotifyTarget(Section, frozen=True, kw_only=True):
         for name in ("url", "dashboards"):
             text = getattr(self, name)
             if text or name == "url":
-                _check_url(text, name)
+                check_url(text, name)
         if self.kind == "webhook" and not self.secret_env:
             raise ConfigError("secret_env", "names the environment variable with the signing key; a webhook needs one")
         for name in ("timeout", "retry_first", "retry_max", "resend", "keep"):
@@ -59,7 +59,8 @@ class NotifyTarget(Section, frozen=True, kw_only=True):
         return duration_ns(getattr(self, name), name)
 
 
-def _check_url(text: str, name: str) -> None:
+def check_url(text: str, name: str) -> None:
+    """Raise ConfigError naming the field whose text is no plain http or https URL."""
     try:
         parts = urlsplit(text)
         port = parts.port

@@ -58,6 +58,7 @@ class AlertState(Answer):
     acknowledged_by: str = Field(description="Who has taken it.")
     answer: str = Field(description="What the counts say: over, under, held (cannot be said), insufficient traffic.")
     why: str = Field(description="The reason in words, where there is one.")
+    held_by: str = Field(default="", description="The maintenance window that keeps it from being sent, or empty.")
     sides: list[Side] = Field(description="Each window with its value.")
 
 
@@ -92,6 +93,7 @@ class Objective(Answer):
     calendar: str = Field(description="The calendar, or empty.")
     version: int = Field(description="Which counts belong to it.")
     state: str = Field(description="The worst state of its rules.")
+    maintenance: str = Field(default="", description="The maintenance window that it is in, or empty.")
     budget: Budget = Field(description="The error budget.")
     rules: list[AlertState] = Field(description="Its rules.")
 

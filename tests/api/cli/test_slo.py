@@ -65,3 +65,21 @@ def test_apply_puts_documents_in_force_and_refuses_wrong_ones_whole(tailsight: T
     unknown = tailsight("slo", "show", "nothing", *data)
     assert unknown.code == 4
     assert "there are order-latency" in unknown.err
+
+
+def test_maintenance_windows_are_added_listed_and_ended(tailsight: Tailsight, tmp_path: Path) -> None:
+    data = ("--data", str(tmp_path / "data"))
+    add = ("slo", "maintenance", "add", "upgrade", "--why", "firmware", *data)
+    assert tailsight(*add, "--for", "2h").code == 2  # about nothing
+    assert tailsight(*add, "--objective", "*").code == 2  # without an end
+    assert tailsight(*add, "--objective", "*", "--for", "8d").code == 2
+    made = tailsight(*add, "--objective", "*", "--for", "2h", "--budget", "pauses", "--json")
+    assert made.code == 0, made.out
+    assert (made.json["state"], made.json["budget"], made.json["send"]) == ("active", "pauses", "hold")
+    assert tailsight(*add, "--objective", "*", "--for", "2h").code == 4
+    assert "upgrade" in tailsight("slo", "maintenance", "list", *data).out
+    assert tailsight("slo", "maintenance", "end", "upgrade", *data).code == 0
+    assert tailsight("slo", "maintenance", "end", "nothing", *data).code == 4
+    assert tailsight("slo", "maintenance", "list", *data, "--json").json["windows"] == []
+    (past,) = tailsight("slo", "maintenance", "list", "--past", *data, "--json").json["windows"]
+    assert past["ended_by"]
