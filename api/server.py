@@ -25,6 +25,7 @@ from granian.server.embed import Server
 from analytics.kpis import kpis_from
 from analytics.learned import LearnedSettings
 from analytics.paths import paths_from
+from analytics.slo.gates import gates_from
 from analytics.slo.settings import SloSettings
 from analytics.windows import WindowSettings
 from api import state
@@ -86,6 +87,8 @@ def run_server(
     learned = section(document.get("learned", {}), LearnedSettings, "learned", source)
     slo = section(document.get("slo", {}), SloSettings, "slo", source)
     notify = targets_from(document, source)
+    webhooks = [name for name, target in notify.items() if target.kind == "webhook"]
+    gates = gates_from(document, source, kpis=kpis, calendars=slo.calendars, webhooks=webhooks)
     landing = section(document.get("landing", {}), LandingSettings, "landing", source)
     retention = section(document.get("retention", {}), Retention, "retention", source)
     store_settings = section(document.get("store", {}), StoreSettings, "store", source)
@@ -111,7 +114,7 @@ def run_server(
         here = state.build(settings, store, control, paths, Landing(store, points, landing))
         here.migrated = True
         here.kpis = kpis
-        here.jobs = jobs_of(here, windows, learned, sources, slo, notify)
+        here.jobs = jobs_of(here, windows, learned, sources, slo, notify, gates)
         here.metrics.attach(here)
         here.audit.record(
             "server", "server.start", str(os.getpid()), "ok", {"config": bool(source), "host": settings.host}

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from analytics.kpis import KpiDefinition
     from analytics.learned import LearnedPath
     from analytics.paths import Path
+    from analytics.slo.gates import GateSettings
     from api.jobs import Jobs
     from api.notify.sender import Sender
     from api.slo_engine import SloEngine
@@ -58,6 +59,7 @@ class State:
     unlearned: int = 0  # operations that were seen and did not fit among them
     slos: SloEngine | None = None  # made with the jobs
     senders: tuple[Sender, ...] = ()  # one per target of alerts; made with the jobs
+    gates: Mapping[str, GateSettings] = field(default_factory=dict)  # judged after the objectives
     window_ends_ns: dict[str, int] = field(default_factory=dict)  # per path, the end of the newest computed window
 
     def windows_lag_s(self) -> dict[str, float]:

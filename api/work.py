@@ -9,9 +9,11 @@ from analytics.declared import Declared
 from analytics.histograms import HistogramJob
 from analytics.learned import LearnedSettings, PathLearner
 from analytics.paths import Path
+from analytics.slo.gates import GateSettings
 from analytics.slo.settings import SloSettings
 from analytics.sweep import sweep
 from analytics.windows import WindowJob, WindowSettings
+from api.gates import GateBook, GateKeeper, hooks_of
 from api.jobs import Job, Jobs
 from api.kpi_sources import KpiSource, read_source
 from api.notify.deliveries import Deliveries
@@ -30,11 +32,15 @@ def jobs_of(
     sources: Mapping[str, KpiSource] | None = None,
     slo: SloSettings | None = None,
     notify: Mapping[str, NotifyTarget] | None = None,
+    gates: Mapping[str, GateSettings] | None = None,
 ) -> Jobs:
     """The jobs over a state, not started."""
-    engine = state.slos = SloEngine(SloBook(state.control), slo or SloSettings())
+    engine = state.slos = SloEngine(SloBook(state.control), slo or SloSettings(), state.kpis)
+    state.gates = dict(gates or {})
+    calendars = engine.settings.calendars
+    keeper = GateKeeper(GateBook(state.control), state.audit, state.gates, state.kpis, calendars)
     targets = notify or {}
-    deliveries = Deliveries(state.control, targets)
+    deliveries = Deliveries(state.control, targets, hooks_of(state.gates))
     deliveries.begin(time.time_ns())
     state.senders = tuple(Sender(name, target, deliveries) for name, target in targets.items())
     follow = WindowFollower(state)
@@ -96,6 +102,7 @@ def jobs_of(
         known = None if last_ns is None else last_ns // 10**9
         now = time.time_ns()
         done = engine.tick(state.store, state.paths, now, jobs_known_to_s=known)
+        keeper.look(state.store, engine.seen(keeper.objectives), time.time_ns())
         declared.paths(state.store, state.paths, now)
         declared.objectives(state.store, engine.objectives, now)
         return done
