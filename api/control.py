@@ -63,6 +63,14 @@ CREATE TABLE IF NOT EXISTS maintenance_held (
     episode TEXT PRIMARY KEY, name TEXT NOT NULL, objective TEXT NOT NULL, rule TEXT NOT NULL, service TEXT NOT NULL,
     held_ns INTEGER NOT NULL, let_go_ns INTEGER, outcome TEXT NOT NULL DEFAULT ''
 ) STRICT;
+CREATE TABLE IF NOT EXISTS gates (
+    name TEXT PRIMARY KEY, verdict TEXT NOT NULL, since_ns INTEGER NOT NULL, closing_ns INTEGER NOT NULL,
+    trigger_id TEXT NOT NULL, triggered_ns INTEGER NOT NULL, done INTEGER NOT NULL, held_back INTEGER NOT NULL,
+    judged_ns INTEGER NOT NULL, body TEXT NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS gate_answers (
+    gate TEXT NOT NULL, who TEXT NOT NULL, verdict TEXT NOT NULL, at_ns INTEGER NOT NULL, PRIMARY KEY (gate, who)
+) STRICT;
 CREATE TABLE IF NOT EXISTS audit_staging (
     leaf INTEGER PRIMARY KEY, ts_ns INTEGER NOT NULL, actor TEXT NOT NULL, action TEXT NOT NULL, target TEXT NOT NULL,
     outcome TEXT NOT NULL, detail TEXT NOT NULL, hash BLOB NOT NULL

@@ -26,6 +26,7 @@ from analytics.kpis import kpis_from
 from analytics.learned import LearnedSettings
 from analytics.money.declared import money_from
 from analytics.paths import paths_from
+from analytics.slo.gates import gates_from
 from analytics.slo.maintenance import windows_from
 from analytics.slo.settings import SloSettings
 from analytics.windows import WindowSettings
@@ -94,6 +95,8 @@ def run_server(
     reports = reports_from(document, source)
     maintenance = windows_from(document, source)
     watchers = watchers_from(document, source)
+    webhooks = [name for name, target in notify.items() if target.kind == "webhook"]
+    gates = gates_from(document, source, kpis=kpis, calendars=slo.calendars, webhooks=webhooks)
     landing = section(document.get("landing", {}), LandingSettings, "landing", source)
     retention = section(document.get("retention", {}), Retention, "retention", source)
     store_settings = section(document.get("store", {}), StoreSettings, "store", source)
@@ -120,7 +123,7 @@ def run_server(
         here.migrated = True
         here.kpis, here.money = kpis, money
         here.jobs = jobs_of(
-            here, windows, learned, sources, slo, notify, maintenance, watchers, reports,
+            here, windows, learned, sources, slo, notify, gates, maintenance, watchers, reports,
             Path(source).parent if source else data,
         )  # fmt: skip
         here.metrics.attach(here)

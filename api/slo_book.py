@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from analytics.kpis import KpiDefinition
 from analytics.slo.compiled import Compiled, compiled
 from analytics.slo.episodes import Alert, Episode, Transition, acknowledge
 from analytics.slo.openslo_read import Source, read
@@ -72,11 +73,17 @@ class SloBook:
         rows = self._control.rows("SELECT body FROM slo_objects ORDER BY kind, name")
         return "[" + ",\n".join(row["body"] for row in rows) + "]"
 
-    def compiled(self, paths: Iterable[str] | None = None, calendars: Iterable[str] | None = None) -> Compiled:
+    def compiled(
+        self,
+        paths: Iterable[str] | None = None,
+        calendars: Iterable[str] | None = None,
+        kpis: Mapping[str, KpiDefinition] | None = None,
+    ) -> Compiled:
         """The objectives in force, and what is wrong with them under the present configuration."""
         found = read(self.text(), "applied")
         known = None if paths is None else set(paths)
-        made = compiled(found.objects, paths=known, calendars=None if calendars is None else set(calendars))
+        named = None if calendars is None else set(calendars)
+        made = compiled(found.objects, paths=known, calendars=named, kpis=kpis)
         return Compiled(made.objectives, (*found.problems, *made.problems))
 
     def apply(self, sources: Sequence[Source], who: str, *, prune: bool = False) -> Applied:

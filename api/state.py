@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from analytics.kpis import KpiDefinition
     from analytics.learned import LearnedPath
     from analytics.paths import Path
+    from analytics.slo.gates import GateSettings
     from api.jobs import Jobs
     from api.notify.heartbeat import Heartbeat
     from api.notify.sender import Sender
@@ -66,6 +67,7 @@ class State:
     senders: tuple[Sender, ...] = ()  # one per target of alerts; made with the jobs
     reports: Desk | None = None  # made with the jobs
     beats: tuple[Heartbeat, ...] = ()  # one per outside watcher
+    gates: Mapping[str, GateSettings] = field(default_factory=dict)  # judged after the objectives
     window_ends_ns: dict[str, int] = field(default_factory=dict)  # per path, the end of the newest computed window
 
     def windows_lag_s(self) -> dict[str, float]:

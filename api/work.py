@@ -11,11 +11,13 @@ from analytics.histograms import HistogramJob
 from analytics.learned import LearnedSettings, PathLearner
 from analytics.paths import Path
 from analytics.slo.episodes import OPEN
+from analytics.slo.gates import GateSettings
 from analytics.slo.maintenance import Window
 from analytics.slo.settings import SloSettings
 from analytics.sweep import sweep
 from analytics.windows import WindowJob, WindowSettings
 from api.costs import CostBook, Explainer
+from api.gates import GateBook, GateKeeper, hooks_of
 from api.jobs import Job, Jobs
 from api.kpi_sources import KpiSource, read_source
 from api.maintenance import Maintenance
@@ -40,6 +42,7 @@ def jobs_of(
     sources: Mapping[str, KpiSource] | None = None,
     slo: SloSettings | None = None,
     notify: Mapping[str, NotifyTarget] | None = None,
+    gates: Mapping[str, GateSettings] | None = None,
     maintenance: Sequence[Window] = (),
     watchers: Mapping[str, Watcher] | None = None,
     reports: Mapping[str, ReportSettings] | None = None,
@@ -47,12 +50,15 @@ def jobs_of(
 ) -> Jobs:
     """The jobs over a state, not started. Files that `reports` name are relative to `base`."""
     engine = state.slos = SloEngine(
-        SloBook(state.control), slo or SloSettings(), Maintenance(state.control, maintenance)
+        SloBook(state.control), slo or SloSettings(), Maintenance(state.control, maintenance), state.kpis
     )
     costs = engine.costs = CostBook(state.money)
     explainer = Explainer(engine.book, costs)
+    state.gates = dict(gates or {})
+    calendars = engine.settings.calendars
+    keeper = GateKeeper(GateBook(state.control), state.audit, state.gates, state.kpis, calendars)
     targets = notify or {}
-    deliveries = Deliveries(state.control, targets)
+    deliveries = Deliveries(state.control, targets, hooks_of(state.gates))
     deliveries.begin(time.time_ns())
     state.senders = tuple(Sender(name, target, deliveries) for name, target in targets.items())
     desk = state.reports = Desk(
@@ -120,6 +126,7 @@ def jobs_of(
         known = None if last_ns is None else last_ns // 10**9
         now = time.time_ns()
         done = engine.tick(state.store, state.paths, now, jobs_known_to_s=known)
+        keeper.look(state.store, engine.seen(keeper.objectives), time.time_ns())
         declared.paths(state.store, state.paths, now)
         declared.objectives(state.store, engine.objectives, now)
         return done

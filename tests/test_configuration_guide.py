@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from analytics.learned import LearnedSettings
+from analytics.slo.gates import GateSettings
 from analytics.slo.settings import SloSettings
 from analytics.window_settings import WindowSettings
 from api.notify.heartbeat import Watcher
@@ -83,6 +84,10 @@ def test_every_setting_of_a_target_of_alerts_is_documented() -> None:
     assert documented("notify.NAME") == defaults(NotifyTarget)
     assert documented("reports.NAME") == defaults(ReportSettings)
     assert documented("heartbeat.NAME") == defaults(Watcher)
+
+
+def test_every_setting_of_a_gate_is_documented() -> None:
+    assert documented("gates.NAME") == defaults(GateSettings)
 
 
 def test_a_wrong_value_is_named_with_its_section() -> None:

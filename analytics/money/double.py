@@ -10,7 +10,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from analytics.money.effects import Effect, Floats, Ints, SensitivityError, Words, estimated, finite, interval_of, refused
+from analytics.money.effects import (
+    Effect,
+    Floats,
+    Ints,
+    SensitivityError,
+    Words,
+    estimated,
+    finite,
+    interval_of,
+    refused,
+)
 from analytics.money.strata import codes
 
 LEAST_BLOCKS = 20
@@ -19,9 +29,7 @@ _FOLDS = 5
 METHOD = "partially linear double machine learning, cross-fitted and errors by block of time"
 
 
-def double(
-    kpi: Floats, exposure: Floats, known: list[Floats], block: Ints, words: Words, seed: int = 1
-) -> Effect:
+def double(kpi: Floats, exposure: Floats, known: list[Floats], block: Ints, words: Words, seed: int = 1) -> Effect:
     """The slope of `kpi` on `exposure` with `known` (columns of n values) held fixed by boosted trees.
 
     Of more than 100,000 rows that many are drawn. Raises SensitivityError where DoubleML is not installed.

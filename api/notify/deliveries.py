@@ -52,8 +52,21 @@ class Due:
 class Deliveries:
     """The deliveries of one data directory to the targets of its configuration."""
 
-    def __init__(self, control: Control, targets: Mapping[str, NotifyTarget]) -> None:
-        self._control, self._targets = control, dict(targets)
+    def __init__(
+        self,
+        control: Control,
+        targets: Mapping[str, NotifyTarget],
+        hooks: Mapping[str, frozenset[str]] | None = None,
+    ) -> None:
+        self._control, self._targets, self._hooks = control, dict(targets), dict(hooks or {})
+
+    def _takes(self, name: str, kind: str, gate: str) -> bool:
+        """Whether a target is told of a notification: hooks of gates hear of their rollbacks, the others of alerts."""
+        if name in self._hooks:
+            return kind == "rollback" and gate in self._hooks[name]
+        # Alertmanager knows no acknowledgement: those are silences of its own. Causes it hears when it is told again.
+        skip = ("acknowledged", "explained") if self._targets[name].kind == "alertmanager" else ()
+        return kind not in ("rollback", *skip)
 
     def begin(self, now_ns: int) -> None:
         """Forget targets that are gone; a new one hears of what fires already."""
@@ -61,7 +74,7 @@ class Deliveries:
             known = {row[0] for row in db.execute("SELECT DISTINCT target FROM notify_deliveries")}
             for name in known - self._targets.keys():
                 db.execute("DELETE FROM notify_deliveries WHERE target = ?", (name,))
-            for name in self._targets:
+            for name in self._targets.keys() - self._hooks.keys():
                 db.execute(
                     "INSERT OR IGNORE INTO notify_deliveries (notification, target, due_ns) "  # noqa: S608 - text of ours
                     f"SELECT id, ?, ? FROM slo_outbox WHERE kind = 'firing' AND episode IN ({_OPEN}) "
@@ -72,17 +85,15 @@ class Deliveries:
     def take_in(self, name: str, now_ns: int) -> int:
         """Make deliveries to a target of what is new in the outbox; how many."""
         fresh = self._control.rows(
-            f"SELECT id, kind FROM slo_outbox o WHERE sent_ns IS NULL AND episode NOT IN ({_HELD}) AND NOT EXISTS "  # noqa: S608 - text of ours
-            "(SELECT 1 FROM notify_deliveries d WHERE d.target = ? AND d.notification = o.id) ORDER BY id LIMIT 1000",
+            "SELECT id, kind, objective FROM slo_outbox o WHERE sent_ns IS NULL "  # noqa: S608 - text of ours
+            f"AND episode NOT IN ({_HELD}) AND NOT EXISTS (SELECT 1 FROM notify_deliveries d WHERE d.target = ? AND d.notification = o.id) ORDER BY id LIMIT 1000",
             (name,),
         )
         if not fresh:
             return 0
-        # Alertmanager knows no acknowledgement: those are silences of its own. Causes it hears when it is told again.
-        skip = ("acknowledged", "explained") if self._targets[name].kind == "alertmanager" else ()
         with self._control.transaction() as db:
             for row in fresh:
-                told = now_ns if row["kind"] in skip else None
+                told = None if self._takes(name, row["kind"], row["objective"]) else now_ns
                 db.execute(
                     "INSERT OR IGNORE INTO notify_deliveries (notification, target, due_ns, told_ns, done) "
                     "VALUES (?, ?, ?, ?, ?)",
