@@ -37,6 +37,7 @@ from api.notify.heartbeat import watchers_from
 from api.notify.settings import targets_from
 from api.routes.health import readiness
 from api.server_settings import ServerSettings
+from api.standby.settings import StandbySettings
 from api.store_guard import GuardedStore
 from api.work import jobs_of
 from collector import log
@@ -90,6 +91,7 @@ def run_server(
     notify = targets_from(document, source)
     maintenance = windows_from(document, source)
     watchers = watchers_from(document, source)
+    standby = section(document.get("standby", {}), StandbySettings, "standby", source)
     landing = section(document.get("landing", {}), LandingSettings, "landing", source)
     retention = section(document.get("retention", {}), Retention, "retention", source)
     store_settings = section(document.get("store", {}), StoreSettings, "store", source)
@@ -115,7 +117,7 @@ def run_server(
         here = state.build(settings, store, control, paths, Landing(store, points, landing))
         here.migrated = True
         here.kpis = kpis
-        here.jobs = jobs_of(here, windows, learned, sources, slo, notify, maintenance, watchers)
+        here.jobs = jobs_of(here, windows, learned, sources, slo, notify, maintenance, watchers, standby)
         here.metrics.attach(here)
         here.audit.record(
             "server", "server.start", str(os.getpid()), "ok", {"config": bool(source), "host": settings.host}
@@ -197,6 +199,8 @@ def _close(here: state.State) -> None:
             finish()
         except StoreError as error:
             _log.warning("not_flushed", what=name, error=str(error))
+    if here.standby is not None:
+        here.standby.close()
     here.store.close()
     here.control.close()
 

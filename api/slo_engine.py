@@ -139,6 +139,10 @@ class SloEngine:
         self.snapshot = self._snapshot(view, now_ns, known_to_s, windows)
         return len(self._evaluator.judged)
 
+    def forget(self) -> None:
+        """Begin anew from the control state and the store at the next tick: another server has acted meanwhile."""
+        self._revision = None
+
     @property
     def objectives(self) -> list[Objective]:
         """The objectives in force."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from api.notify.heartbeat import Heartbeat
     from api.notify.sender import Sender
     from api.slo_engine import SloEngine
+    from api.standby.follower import Standby
     from collector.landing import Landing
 
 
@@ -59,6 +60,7 @@ class State:
     unlearned: int = 0  # operations that were seen and did not fit among them
     slos: SloEngine | None = None  # made with the jobs
     senders: tuple[Sender, ...] = ()  # one per target of alerts; made with the jobs
+    standby: Standby | None = None  # this server's half of a pair
     beats: tuple[Heartbeat, ...] = ()  # one per outside watcher
     window_ends_ns: dict[str, int] = field(default_factory=dict)  # per path, the end of the newest computed window
 

@@ -16,6 +16,7 @@ from analytics.window_settings import WindowSettings
 from api.notify.heartbeat import Watcher
 from api.notify.settings import NotifyTarget
 from api.server_settings import ServerSettings
+from api.standby.settings import StandbySettings
 from collector.agent.settings import AgentSettings
 from collector.landing import LandingSettings
 from collector.settings import ConfigError, Section, section
@@ -32,6 +33,7 @@ SECTIONS: dict[str, type[Section]] = {
     "windows": WindowSettings,
     "learned": LearnedSettings,
     "slo": SloSettings,
+    "standby": StandbySettings,
 }
 
 
