@@ -64,6 +64,7 @@ class SloEngine:
         self._evaluator = Evaluator([])
         self._extra: list[Objective] = []
         self._versions: dict[str, int] = {}
+        self._generation = 0
         self._since_s = self._summed_s = self._ticks = self._known_to_s = self._counted_s = 0
         self._began_s = int(time.time()) // 3_600 * 3_600
         self._events: dict[str, tuple[int, int]] = {}
@@ -88,6 +89,7 @@ class SloEngine:
         counted = [*objectives, *self._extra]
         self._versions = {one.name: one.version for one in counted}
         self.goals = Goals(by_path(counted), self._calendars)
+        self._generation = max(self._generation, stored.newest_generation(store))
         self._begin(store, counted, paths, now_ns // NS)
         end_s = self._end_s(now_ns)
         reach = max([MONTH_S, *(one.period_s for one in objectives)])
@@ -102,6 +104,10 @@ class SloEngine:
 
     def tick(self, store: Store, paths: Mapping[str, Path], now_ns: int, *, jobs_known_to_s: int | None = None) -> int:
         """Count, judge and write; how many rules were judged. Raises StoreError: then nothing was judged."""
+        if self._sums is not None and self._end_s(now_ns) < self._sums.end_s - 10:
+            # The clock was set back: windows that end in what is the future now would stand still until it is past.
+            _log.warning("clock_set_back", seconds=self._sums.end_s - self._end_s(now_ns))
+            self.forget()
         self.prepare(store, paths, now_ns)
         sums = self._sums
         if sums is None or not self._evaluator.objectives:
@@ -141,7 +147,12 @@ class SloEngine:
 
     def forget(self) -> None:
         """Begin anew from the control state and the store at the next tick: another server has acted meanwhile."""
-        self._revision = None
+        self._revision, self._summed_s, self._known_to_s = None, 0, 0
+
+    def _newer(self, now_ns: int) -> int:
+        """A generation above all that there are: of a clock that was set back, time alone would not be."""
+        self._generation = max(self._generation + 1, now_ns)
+        return self._generation
 
     @property
     def objectives(self) -> list[Objective]:
@@ -193,7 +204,7 @@ class SloEngine:
                     rows = sources.count(store, rest, self._calendars, start, end, now_s * NS)
                     stored.insert(store, rows, start + 1)
             _log.info("objectives_counted_back", objectives=len(new))
-            stored.sum_levels(store, stored.touched(store, now_s - 600), now_s, now_s * NS)
+            stored.sum_levels(store, stored.touched(store, now_s - 600), now_s, self._newer(now_s * NS))
 
     def _count(self, store: Store, end_s: int, now_ns: int) -> None:
         """What the window job does not count; written where it differs from what the sums hold."""
@@ -204,7 +215,7 @@ class SloEngine:
         for start in range(first, end_s, 3_600):
             end = min(start + 3_600, end_s)
             rows = sources.count(store, self._evaluator.objectives, self._calendars, start, end, now_ns)
-            stored.insert(store, [row for row in rows if not self._held(row)], now_ns + start - first)
+            stored.insert(store, [row for row in rows if not self._held(row)], self._newer(now_ns))
         self._counted_s = end_s
 
     def _held(self, row: stored.Row) -> bool:
@@ -224,7 +235,8 @@ class SloEngine:
             return
         # A coarse window is summed when it is over: after an hour's end, what touched it was written within that hour.
         hour_ended = first or now_s // 3_600 != since // 3_600
-        done = stored.sum_levels(store, stored.touched(store, since - (4_200 if hour_ended else 180)), now_s, now_ns)
+        touched = stored.touched(store, since - (4_200 if hour_ended else 180))
+        done = stored.sum_levels(store, touched, now_s, self._newer(now_ns))
         self._summed_s = now_s
         stored.reload(store, self._sums, self._versions, done)
 
