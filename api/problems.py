@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from api.control import StandbyError
 from collector.log import logger
 from collector.store import OutcomeUnknownError, StoreError
 
@@ -173,6 +174,9 @@ def install(app: FastAPI) -> None:
         _log.warning("store_error", id=problem_id, path=request.url.path, code=error.code, error=str(error))
         return store_problem(error, problem_id)
 
+    async def on_standby(_request: Request, error: Exception) -> Response:
+        return problem_response(409, "standby", str(error))
+
     async def on_any(request: Request, error: Exception) -> Response:
         problem_id = secrets.token_hex(8)
         _log.error("unexpected_error", id=problem_id, path=request.url.path, exc_info=error)
@@ -183,4 +187,5 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, on_problem)
     app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_exception_handler(StoreError, on_store)
+    app.add_exception_handler(StandbyError, on_standby)
     app.add_exception_handler(Exception, on_any)

@@ -40,6 +40,7 @@ from api.notify.settings import targets_from
 from api.reports.settings import reports_from
 from api.routes.health import readiness
 from api.server_settings import ServerSettings
+from api.standby.settings import StandbySettings
 from api.store_guard import GuardedStore
 from api.work import jobs_of
 from collector import log
@@ -97,6 +98,7 @@ def run_server(
     watchers = watchers_from(document, source)
     webhooks = [name for name, target in notify.items() if target.kind == "webhook"]
     gates = gates_from(document, source, kpis=kpis, calendars=slo.calendars, webhooks=webhooks)
+    standby = section(document.get("standby", {}), StandbySettings, "standby", source)
     landing = section(document.get("landing", {}), LandingSettings, "landing", source)
     retention = section(document.get("retention", {}), Retention, "retention", source)
     store_settings = section(document.get("store", {}), StoreSettings, "store", source)
@@ -123,7 +125,7 @@ def run_server(
         here.migrated = True
         here.kpis, here.money = kpis, money
         here.jobs = jobs_of(
-            here, windows, learned, sources, slo, notify, gates, maintenance, watchers, reports,
+            here, windows, learned, sources, slo, notify, gates, maintenance, watchers, standby, reports,
             Path(source).parent if source else data,
         )  # fmt: skip
         here.metrics.attach(here)
@@ -207,6 +209,8 @@ def _close(here: state.State) -> None:
             finish()
         except StoreError as error:
             _log.warning("not_flushed", what=name, error=str(error))
+    if here.standby is not None:
+        here.standby.close()
     here.store.close()
     here.control.close()
 

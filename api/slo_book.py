@@ -92,7 +92,7 @@ class SloBook:
         added: list[str] = []
         changed: list[str] = []
         removed: list[str] = []
-        with self._control.transaction() as db:
+        with self._control.deciding() as db:
             known = {(r["kind"], r["name"]): r["body"] for r in db.execute("SELECT kind, name, body FROM slo_objects")}
             given = {(one.kind, one.name): json.dumps(one.body, sort_keys=True, default=str) for one in sources}
             for key, body in given.items():
@@ -124,7 +124,7 @@ class SloBook:
 
         Of episodes in `held` nobody is told until their maintenance window lets go of them.
         """
-        with self._control.transaction() as db:
+        with self._control.deciding() as db:
             for alert in alerts:
                 db.execute(_SAVE, asdict(alert))
             for one, body in heard:

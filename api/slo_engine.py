@@ -75,6 +75,7 @@ class SloEngine:
         self._evaluator = Evaluator([])
         self._extra: list[Objective] = []
         self._versions: dict[str, int] = {}
+        self._generation = 0
         self._since_s = self._summed_s = self._ticks = self._known_to_s = self._counted_s = 0
         self._began_s = int(time.time()) // 3_600 * 3_600
         self._events: dict[str, tuple[int, int]] = {}
@@ -102,6 +103,7 @@ class SloEngine:
         counted = [*objectives, *self._extra]
         self._versions = {one.name: one.version for one in counted}
         self.goals = Goals(by_path(counted), self._calendars)
+        self._generation = max(self._generation, stored.newest_generation(store))
         self._begin(store, counted, paths, now_ns // NS)
         end_s = self._end_s(now_ns)
         reach = max([MONTH_S, *(one.period_s for one in objectives)])
@@ -116,6 +118,10 @@ class SloEngine:
 
     def tick(self, store: Store, paths: Mapping[str, Path], now_ns: int, *, jobs_known_to_s: int | None = None) -> int:
         """Count, judge and write; how many rules were judged. Raises StoreError: then nothing was judged."""
+        if self._sums is not None and self._end_s(now_ns) < self._sums.end_s - 10:
+            # The clock was set back: windows that end in what is the future now would stand still until it is past.
+            _log.warning("clock_set_back", seconds=self._sums.end_s - self._end_s(now_ns))
+            self.forget()
         self.prepare(store, paths, now_ns)
         sums = self._sums
         if sums is None or not self._evaluator.objectives:
@@ -165,6 +171,15 @@ class SloEngine:
                 judged = [self._evaluator.judged[one.name, rule.name] for rule in one.rules]
                 found[one.name] = seen_objective(judged, budget_of(view, one, now_s))
         return found
+
+    def forget(self) -> None:
+        """Begin anew from the control state and the store at the next tick: another server has acted meanwhile."""
+        self._revision, self._summed_s, self._known_to_s = None, 0, 0
+
+    def _newer(self, now_ns: int) -> int:
+        """A generation above all that there are: of a clock that was set back, time alone would not be."""
+        self._generation = max(self._generation + 1, now_ns)
+        return self._generation
 
     @property
     def objectives(self) -> list[Objective]:
@@ -223,7 +238,7 @@ class SloEngine:
                     1,
                 )
             _log.info("objectives_counted_back", objectives=len(new))
-            stored.sum_levels(store, stored.touched(store, now_s - 600), now_s, now_s * NS)
+            stored.sum_levels(store, stored.touched(store, now_s - 600), now_s, self._newer(now_s * NS))
 
     def _count(self, store: Store, end_s: int, now_ns: int) -> None:
         """What the window job does not count; written where it differs from what the sums hold."""
@@ -234,7 +249,7 @@ class SloEngine:
         for start in range(first, end_s, 3_600):
             end = min(start + 3_600, end_s)
             rows = sources.count(store, self._evaluator.objectives, self._calendars, start, end, now_ns, self.kpis)
-            stored.insert(store, [row for row in rows if not self._held(row)], now_ns + start - first)
+            stored.insert(store, [row for row in rows if not self._held(row)], self._newer(now_ns))
         self._counted_s = end_s
 
     def _count_late(self, store: Store, end_s: int, now_ns: int) -> None:
@@ -255,11 +270,11 @@ class SloEngine:
         hours = sorted((hour for hour in self._late_hours if hour >= oldest), reverse=True)
         self._round = (self._round + 1) % max(1, self.settings.kpi_late_s // 3_600)
         chosen = dict.fromkeys([*hours[:_LATE_HOURS], end_s // 3_600 * 3_600 - self._round * 3_600])
-        for number, hour in enumerate(chosen):
+        for hour in chosen:
             to_s = min(hour + 3_600, end_s)
             if hour < to_s:
                 rows = sources.count(store, mine, self._calendars, hour, to_s, now_ns, self.kpis)
-                stored.insert(store, stored.different(store, mine, rows, hour, to_s), now_ns + 1_000 + number)
+                stored.insert(store, stored.different(store, mine, rows, hour, to_s), self._newer(now_ns))
         self._late_hours = set(hours[_LATE_HOURS:])
 
     def _held(self, row: stored.Row) -> bool:
@@ -279,7 +294,8 @@ class SloEngine:
             return
         # A coarse window is summed when it is over: after an hour's end, what touched it was written within that hour.
         hour_ended = first or now_s // 3_600 != since // 3_600
-        done = stored.sum_levels(store, stored.touched(store, since - (4_200 if hour_ended else 180)), now_s, now_ns)
+        touched = stored.touched(store, since - (4_200 if hour_ended else 180))
+        done = stored.sum_levels(store, touched, now_s, self._newer(now_ns))
         self._summed_s = now_s
         stored.reload(store, self._sums, self._versions, done)
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from api.notify.sender import Sender
     from api.reports.desk import Desk
     from api.slo_engine import SloEngine
+    from api.standby.follower import Standby
     from collector.landing import Landing
 
 
@@ -66,6 +67,7 @@ class State:
     slos: SloEngine | None = None  # made with the jobs
     senders: tuple[Sender, ...] = ()  # one per target of alerts; made with the jobs
     reports: Desk | None = None  # made with the jobs
+    standby: Standby | None = None  # this server's half of a pair
     beats: tuple[Heartbeat, ...] = ()  # one per outside watcher
     gates: Mapping[str, GateSettings] = field(default_factory=dict)  # judged after the objectives
     window_ends_ns: dict[str, int] = field(default_factory=dict)  # per path, the end of the newest computed window

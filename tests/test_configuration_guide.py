@@ -18,6 +18,7 @@ from api.notify.heartbeat import Watcher
 from api.notify.settings import NotifyTarget
 from api.reports.settings import ReportSettings
 from api.server_settings import ServerSettings
+from api.standby.settings import StandbySettings
 from collector.agent.settings import AgentSettings
 from collector.landing import LandingSettings
 from collector.settings import ConfigError, Section, section
@@ -34,6 +35,7 @@ SECTIONS: dict[str, type[Section]] = {
     "windows": WindowSettings,
     "learned": LearnedSettings,
     "slo": SloSettings,
+    "standby": StandbySettings,
 }
 
 

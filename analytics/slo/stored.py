@@ -243,6 +243,11 @@ def last_summed_s(store: Store) -> int:
     return int(rows["w"][0] or 0)
 
 
+def newest_generation(store: Store) -> int:
+    """The largest generation of any row; 0 without any."""
+    return int(store.query("SELECT max(generation) AS g FROM objective_counts")["g"][0] or 0)
+
+
 def newest_s(store: Store, names: Sequence[str]) -> int:
     """Start of the newest 10 s window that has a row of one of `names`, epoch seconds; 0 without any."""
     rows = store.query(

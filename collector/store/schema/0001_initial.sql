@@ -669,6 +669,8 @@ SETTINGS {durable};
 
 -- The append-only log of critical actions. No TTL: the leaf stays when the data goes.
 CREATE TABLE IF NOT EXISTS audit (
+    -- Whose log it is: of a pair of servers each has its own; '' is the one of a server alone.
+    chain     LowCardinality(String) DEFAULT '',
     leaf      UInt64,
     ts        DateTime64(9, 'UTC'),
     actor     String,
@@ -678,5 +680,5 @@ CREATE TABLE IF NOT EXISTS audit (
     detail    String CODEC(ZSTD(1)),
     hash      FixedString(32)
 ) ENGINE = MergeTree
-ORDER BY leaf
+ORDER BY (chain, leaf)
 SETTINGS {durable};
