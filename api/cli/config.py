@@ -26,6 +26,7 @@ _SECTIONS = frozenset(
         "kpi_sources",
         "slo",
         "notify",
+        *("money", "value", "actions", "showback", "debts", "agreements"),
     }
 )
 
@@ -62,6 +63,7 @@ def examine(document: dict[str, Any], source: str) -> dict[str, list[str]]:
     """Read the whole document; returns the names it declares. Raises ConfigError."""
     from analytics.kpis import kpis_from
     from analytics.learned import LearnedSettings
+    from analytics.money.declared import money_from
     from analytics.paths import paths_from
     from analytics.slo.settings import SloSettings
     from analytics.windows import WindowSettings
@@ -80,7 +82,7 @@ def examine(document: dict[str, Any], source: str) -> dict[str, list[str]]:
             raise ConfigError(name, f"is no section; there are {', '.join(sorted(_SECTIONS))}", source)
     points = points_from(document, source)
     paths = paths_from(document, points, source)
-    kpis_from(document, source)
+    money_from(document, paths, kpis_from(document, source), source)
     sources_from(document, source)
     targets_from(document, source)
     for name, kind in (

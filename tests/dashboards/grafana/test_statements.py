@@ -11,14 +11,17 @@ from analytics.declared import Declared
 from analytics.windows import run_due
 from collector.store.embedded import open_embedded
 from collector.store.schema import Retention, migrate
-from dashboards.grafana.files import documents
+from dashboards.grafana.alert_rules import mirrored
+from dashboards.grafana.files import burn_panel, documents
 from tests.analytics.world import HOUR, ORDER, link, path, put, stamp
 from tests.api.live import running
 from tests.api.sql.judging import judged
 from tests.dashboards.grafana.expanding import expanded, panels, statements
+from tests.dashboards.grafana.test_alert_rules import example
 
 S = 1_000_000_000
 VARIABLES = {"path": "order", "stage": "decide", "host": "a", "key": "1700"}
+RULES = [rule for group in mirrored(example(), burn_panel()).groups for rule in group.rules]
 
 
 def _fill(data: Path) -> None:
@@ -48,6 +51,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
     data = tmp_path_factory.mktemp("boards")
     _fill(data)
     asked = [one for document in documents().values() for one in statements(document)]
+    asked += [(f"rule {rule.uid}", rule.sql, 1) for rule in RULES]
     start = HOUR // S
     texts = [expanded(sql, start - 60, start + 120, VARIABLES) for _, sql, _ in asked]
     with running(data, "[retention]\n" + "".join(f"{name} = 175200\n" for name in Retention.__struct_fields__)) as live:
@@ -59,6 +63,14 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
 def test_every_statement_is_answered(answers: dict[str, dict[str, Any]]) -> None:
     assert {where: one["error"] for where, one in answers.items() if one["error"]} == {}
     assert len(answers) > 80
+
+
+def test_every_alert_rule_gets_one_number(answers: dict[str, dict[str, Any]]) -> None:
+    """Grafana's threshold takes a table with one number and nothing else; it is there without any counts, too."""
+    for rule in RULES:
+        one = answers[f"rule {rule.uid}"]
+        assert (len(one["rows"]), one["types"]) == (1, ["Float64"]), rule.title
+    assert [answers[f"rule {rule.uid}"]["rows"] for rule in RULES[:-1]] == [[["0"]]] * (len(RULES) - 1)
 
 
 def test_panels_get_the_columns_that_they_need(answers: dict[str, dict[str, Any]]) -> None:
