@@ -75,8 +75,9 @@ def test_uncertain_events_count_half_and_no_events_are_not_known() -> None:
 
 
 def test_detection_recovery_and_what_was_exposed() -> None:
+    overlapping = [episode("a", 10, 10.1, 12), episode("b", 11, 11.5, 13)]
     found = reliability(
-        [episode("a", 10, 10.1, 12), episode("b", 11, 11.5, 13), episode("old", -5, -4, 1), episode("on", 167, 167.5, None)],
+        [*overlapping, episode("old", -5, -4, 1), episode("on", 167, 167.5, None)],
         [], WEEK, objectives=2, revenue=(1_680_000.0, "USD"),
     )  # fmt: skip
     assert found.detection_max_ns == HOUR // 2
@@ -104,7 +105,8 @@ def test_without_objectives_nothing_is_called_quiet() -> None:
 
 def test_the_gap_window_of_feeds() -> None:
     blank = {f.name: 0 for f in dataclasses.fields(FeedLine)}
-    whole = FeedLine(**{**blank, "channel": "itch", "line": "", "host": "h", "gaps": 3, "missing": 2, "recovery_max_ns": 98_000_000, "recovery_mean_ns": 4e6})  # type: ignore[arg-type] # fmt: skip
+    seen = {"channel": "itch", "line": "", "host": "h", "gaps": 3, "missing": 2, "recovery_max_ns": 98_000_000}
+    whole = FeedLine(**{**blank, **seen, "recovery_mean_ns": 4e6})  # type: ignore[arg-type]
     one = dataclasses.replace(whole, line="A", missing=900)
     found = reliability([], [whole, one], WEEK, objectives=1)
     assert len(found.gaps) == 1  # what a receiver of all lines missed

@@ -34,8 +34,10 @@ def test_periods_as_people_write_them(text: str, begin: int, end: int) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("fortnight", "2026-W46"), ("2026-W60", "no week"), ("2026-13", "no month"), ("2026-11-09/2026-11-02", "shorter"),
-        ("x/y", "no date or time"), ("5m", "shorter than an hour"), ("400d", "longer than 200 days"), ("2027-W02", "not begun"),
+        ("fortnight", "2026-W46"), ("2026-W60", "no week"), ("2026-13", "no month"),
+        ("2026-11-09/2026-11-02", "shorter"),
+        ("x/y", "no date or time"), ("5m", "shorter than an hour"), ("400d", "longer than 200 days"),
+        ("2027-W02", "not begun"),
         ("0000-11", "no month"),
     ],
 )  # fmt: skip

@@ -9,7 +9,8 @@ from analytics.report.words import clean, duration, exactly, latency, listed, ma
 
 @pytest.mark.parametrize(
     ("ns", "said"),
-    [(0, "0 ns"), (850, "850 ns"), (12_345, "12.3 µs"), (4_560_000, "4.56 ms"), (2_100_000_000, "2.10 s"), (None, "not known")],
+    [(0, "0 ns"), (850, "850 ns"), (12_345, "12.3 µs"), (4_560_000, "4.56 ms"),
+        (2_100_000_000, "2.10 s"), (None, "not known")],
 )  # fmt: skip
 def test_latencies_have_the_unit_that_fits(ns: float | None, said: str) -> None:
     assert latency(ns) == said
