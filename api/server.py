@@ -25,7 +25,7 @@ from granian.server.embed import Server
 from analytics.kpis import kpis_from
 from analytics.learned import LearnedSettings
 from analytics.money.declared import money_from
-from analytics.paths import paths_from
+from analytics.probe_paths import declared_paths
 from analytics.slo.gates import gates_from
 from analytics.slo.maintenance import windows_from
 from analytics.slo.settings import SloSettings
@@ -86,7 +86,7 @@ def run_server(
         settings = msgspec.structs.replace(settings, **changed)
         settings.validate()
     points = points_from(document, source)
-    paths = paths_from(document, points, source)
+    paths = declared_paths(document, points, source)
     kpis, sources = kpis_from(document, source), sources_from(document, source)
     money = money_from(document, paths, kpis, source)
     windows = section(document.get("windows", {}), WindowSettings, "windows", source)

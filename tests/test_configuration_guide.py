@@ -21,6 +21,7 @@ from api.server_settings import ServerSettings
 from api.standby.settings import StandbySettings
 from collector.agent.settings import AgentSettings
 from collector.landing import LandingSettings
+from collector.probes.settings import Check
 from collector.settings import ConfigError, Section, section
 from collector.store.schema import Retention
 from collector.store.settings import StoreSettings
@@ -90,6 +91,11 @@ def test_every_setting_of_a_target_of_alerts_is_documented() -> None:
 
 def test_every_setting_of_a_gate_is_documented() -> None:
     assert documented("gates.NAME") == defaults(GateSettings)
+
+
+def test_every_setting_of_a_check_is_documented() -> None:
+    check = msgspec.to_builtins(Check(kind="tcp", target="h:1"))
+    assert documented("probes.NAME") == flattened({k: v for k, v in check.items() if k not in ("kind", "target")})
 
 
 def test_a_wrong_value_is_named_with_its_section() -> None:

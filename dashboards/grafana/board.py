@@ -62,7 +62,7 @@ class Board:
         for name in variables:
             self._built = self._built.with_variable(_query(name))
         if text:
-            self._built = self._built.with_variable(dashboard.TextBoxVariable(text).label(text))
+            self._built = self._built.with_variable(dashboard.TextBoxVariable(text).label(text).default_value(""))
 
     def row(self, title: str, *panels: Builder) -> Board:
         """Put panels below a heading."""

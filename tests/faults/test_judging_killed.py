@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults.judging import World, world
 
-pytestmark = pytest.mark.fault
+pytestmark = [pytest.mark.fault, pytest.mark.timeout(900)]
 STEPS = ("evaluated", "outbox written", "sent", "answered", "recorded")
 
 
