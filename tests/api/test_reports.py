@@ -152,3 +152,18 @@ def test_the_clock_makes_none_of_a_time_before_anything_was_counted(
 ) -> None:
     assert all(one["name"] != "weekly" for one in listed(live, tokens["read"])["reports"])
     assert not [row for row in live.log() if row.get("event") == "job_failed" and row.get("job") == "reports"]
+
+
+def test_an_executive_signs_in_and_opens_the_report_in_a_browser(
+    live: Live, tokens: dict[str, dict[str, str]], report: str
+) -> None:
+    page = {"Sec-Fetch-Site": "same-origin"}
+    with live.client(headers=page) as client:
+        token = tokens["executive"]["Authorization"].removeprefix("Bearer ")
+        assert client.post("/v1/session", json={"token": token}).status_code == 200
+        assert [one["id"] for one in client.get("/v1/reports").json()["reports"]] == [report]
+        opened = client.get(f"/v1/reports/{report}?format=html")
+        assert opened.status_code == 200
+        assert opened.text.startswith("<!doctype html>")
+        assert client.get("/v1/paths").status_code in (403, 429)
+        assert client.post("/v1/reports", json={}).status_code in (403, 429)
