@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from analytics.learned import LearnedSettings
+from analytics.money.value import MoneySettings
 from analytics.slo.settings import SloSettings
 from analytics.window_settings import WindowSettings
 from api.notify.heartbeat import Watcher
@@ -32,6 +33,7 @@ SECTIONS: dict[str, type[Section]] = {
     "windows": WindowSettings,
     "learned": LearnedSettings,
     "slo": SloSettings,
+    "money": MoneySettings,
 }
 
 

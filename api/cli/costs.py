@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True)
 FromOption = Annotated[str, typer.Option("--from", metavar="TIME", help="2026-11-21T09:30:00Z, ns since 1970, -15m.")]
 ToOption = Annotated[str, typer.Option("--to", metavar="TIME", help="End, not included.")]
-_NOTHING = "Nothing is declared. docs/costs.md shows the section; deploy/examples has a file of each kind."
+_NOTHING = "Nothing is declared. docs/costs.md shows the section; deploy/examples/money has a file of each kind."
 
 
 def register(root: typer.Typer) -> None:
