@@ -207,7 +207,7 @@ def _errors(path: str, method: str, operation: dict[str, Any]) -> None:
                 "Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}
             }
     for code, response in operation["responses"].items():
-        if code in ("400", "409") and "content" not in response:
+        if code.startswith("4") and "content" not in response:
             response["content"] = problem
     operation.setdefault("operationId", f"{method}_{path.strip('/').replace('/', '_')}")
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from analytics.kpis import KpiDefinition
 from analytics.slo.compiled import Compiled, compiled
 from analytics.slo.episodes import Alert, Episode, Transition, acknowledge
 from analytics.slo.openslo_read import Source, read
@@ -72,11 +73,17 @@ class SloBook:
         rows = self._control.rows("SELECT body FROM slo_objects ORDER BY kind, name")
         return "[" + ",\n".join(row["body"] for row in rows) + "]"
 
-    def compiled(self, paths: Iterable[str] | None = None, calendars: Iterable[str] | None = None) -> Compiled:
+    def compiled(
+        self,
+        paths: Iterable[str] | None = None,
+        calendars: Iterable[str] | None = None,
+        kpis: Mapping[str, KpiDefinition] | None = None,
+    ) -> Compiled:
         """The objectives in force, and what is wrong with them under the present configuration."""
         found = read(self.text(), "applied")
         known = None if paths is None else set(paths)
-        made = compiled(found.objects, paths=known, calendars=None if calendars is None else set(calendars))
+        named = None if calendars is None else set(calendars)
+        made = compiled(found.objects, paths=known, calendars=named, kpis=kpis)
         return Compiled(made.objectives, (*found.problems, *made.problems))
 
     def apply(self, sources: Sequence[Source], who: str, *, prune: bool = False) -> Applied:
@@ -85,7 +92,7 @@ class SloBook:
         added: list[str] = []
         changed: list[str] = []
         removed: list[str] = []
-        with self._control.transaction() as db:
+        with self._control.deciding() as db:
             known = {(r["kind"], r["name"]): r["body"] for r in db.execute("SELECT kind, name, body FROM slo_objects")}
             given = {(one.kind, one.name): json.dumps(one.body, sort_keys=True, default=str) for one in sources}
             for key, body in given.items():
@@ -117,7 +124,7 @@ class SloBook:
 
         Of episodes in `held` nobody is told until their maintenance window lets go of them.
         """
-        with self._control.transaction() as db:
+        with self._control.deciding() as db:
             for alert in alerts:
                 db.execute(_SAVE, asdict(alert))
             for one, body in heard:

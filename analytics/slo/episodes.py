@@ -17,6 +17,7 @@ from analytics.slo.burn import Answer
 from collector.keys import hash64
 
 State = Literal["inactive", "pending", "firing", "acknowledged", "resolved"]
+TICK_NS = 10_000_000_000
 OPEN: tuple[State, ...] = ("firing", "acknowledged")
 BLIND = "blind"  # the name of the rule of an objective that cannot be evaluated
 
@@ -97,7 +98,7 @@ def _over(alert: Alert, now_ns: int, for_s: int) -> tuple[Alert, Transition | No
             fired_ns=0,
             resolved_ns=0,
             acknowledged_by="",
-            episode=episode_id(alert.objective, alert.rule, now_ns),
+            episode=_fresh_id(alert, now_ns),
         )
     # A clock that was set back must not make the wait longer than it is.
     since = min(alert.since_ns, now_ns)
@@ -105,6 +106,12 @@ def _over(alert: Alert, now_ns: int, for_s: int) -> tuple[Alert, Transition | No
         return replace(alert, since_ns=since), None
     fired = replace(alert, state="firing", since_ns=now_ns, fired_ns=now_ns)
     return fired, Transition("firing", fired, now_ns)
+
+
+def _fresh_id(alert: Alert, now_ns: int) -> str:
+    """By the tick, not the nanosecond: two servers that do not hear each other give one episode the same id."""
+    found = episode_id(alert.objective, alert.rule, now_ns - now_ns % TICK_NS)
+    return found if found != alert.episode else episode_id(alert.objective, alert.rule, now_ns)
 
 
 def acknowledge(alert: Alert, who: str, now_ns: int) -> tuple[Alert, Transition]:

@@ -42,6 +42,8 @@ class Notice:
 
 def content(notice: Notice, dashboards: str = "") -> dict[str, Any]:
     """The notification as a document (docs/alerts.md). What is not known is absent."""
+    if notice.kind == "rollback":
+        return rollback(notice)
     body = notice.body
     budget = body.get("budget") or {}
     found: dict[str, Any] = {
@@ -59,6 +61,23 @@ def content(notice: Notice, dashboards: str = "") -> dict[str, Any]:
     if budget.get("exhausted_s") is not None:
         found["exhausted_s"] = budget["exhausted_s"]
     return found
+
+
+def rollback(notice: Notice) -> dict[str, Any]:
+    """The trigger of a rollback as a document (docs/gates.md)."""
+    body = notice.body
+    return {
+        "version": VERSION,
+        "id": notice.key,
+        "dedup_key": notice.episode,
+        "status": notice.kind,
+        "at_ns": notice.at_ns,
+        "gate": notice.objective,
+        "description": body.get("description", ""),
+        "summary": f"roll back: gate {notice.objective} is closed: {body.get('why', '')}"[:_MAX_TEXT],
+        "closing_ns": body.get("closing_ns", notice.at_ns),
+        "sides": body.get("sides", []),
+    }
 
 
 def summary(notice: Notice) -> str:

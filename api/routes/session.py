@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import anyio.to_thread
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import Headers
@@ -11,7 +12,7 @@ from starlette.datastructures import Headers
 from api.answers import Answer
 from api.auth import SCOPES, RefusedError, same_origin
 from api.door import Door, StateDep, cookie_of, is_open, opens_for, refuse
-from api.sessions import COOKIE, COOKIES, CSRF, SECURE_COOKIE, csrf_of
+from api.sessions import COOKIE, COOKIES, CSRF, SECURE_COOKIE, Session, csrf_of
 
 router = APIRouter(route_class=Door, tags=["page"])
 
@@ -66,12 +67,17 @@ async def sign_in(state: StateDep, request: Request, response: Response, body: S
     """Opens a session with the scopes of a token: a cookie that scripts cannot read and other sites cannot send."""
     if not same_origin(Headers(scope=request.scope)):
         raise await refuse(state, request, 403, "foreign_page", "only a page of this server can sign in")
-    try:
+
+    def opened() -> Session:
         made = state.sessions.open(body.token.strip())
+        state.audit.record(made.principal.name, "session.open", made.principal.token_id)
+        return made
+
+    try:
+        made = await anyio.to_thread.run_sync(opened)  # it waits for the disk
     except RefusedError as error:
         raise await refuse(state, request, 401, "bad_token", str(error)) from None
     who = made.principal
-    state.audit.record(who.name, "session.open", who.token_id)
     secure = request.url.scheme == "https" or request.headers.get("origin", "").startswith("https://")
     response.headers["Cache-Control"] = "no-store"
     response.set_cookie(
@@ -97,6 +103,6 @@ async def sign_out(state: StateDep, request: Request, response: Response) -> Non
     shown = state.sessions.shows(secret, request.headers.get(CSRF, ""))
     if not (shown and same_origin(Headers(scope=request.scope))):
         raise await refuse(state, request, 403, "no_csrf", f"send the session's CSRF token as {CSRF}")
-    state.sessions.close(secret)
+    await anyio.to_thread.run_sync(state.sessions.close, secret)
     for name in COOKIES:
         response.delete_cookie(name, path="/", secure=name == SECURE_COOKIE, httponly=True, samesite="strict")

@@ -45,7 +45,7 @@ export function delivery({ completeness, collectors }) {
     collectors.collectors.length === 0 ? nothing("No collector has reported. ", h("code", {}, "tailsight agent"), " starts them.")
       : table("Collectors", [
           { head: "Collector", row: true, cell: (one) => [name(one.name), h("span", { class: "note" }, "@", name(one.host))] },
-          { head: "State", cell: (one) => h("span", { class: `tag ${one.live && one.status === "running" ? "good" : one.status === "stopped" ? "plain" : "bad"}` }, one.live ? one.status : one.status === "stopped" ? "stopped" : `silent since ${ago(one.last_ns)}`) },
+          { head: "State", cell: (one) => h("span", { class: `tag ${one.live && one.status === "running" ? "good" : one.status === "stopped" ? "plain" : "bad"}` }, one.live ? one.status : one.status === "stopped" ? "stopped" : `last heard ${ago(one.last_ns)}`) },
           { head: "Behind", number: true, cell: (one) => (one.live ? seconds(Math.max(0, (collectors.at_ns - one.watermark_ns) / 1e9)) : "–") },
           { head: "What it lacks", cell: (one) => h("span", { class: "long" }, one.reason) },
         ], collectors.collectors),

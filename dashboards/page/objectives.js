@@ -5,7 +5,7 @@ import { behind, h, name, s, table } from "./dom.js";
 import { write } from "./location.js";
 import { nothing, Panel } from "./panel.js";
 import { linear, numberTicks, stepFor, stepText } from "./scale.js";
-import { ago, clock, count, ms, percent, seconds } from "./units.js";
+import { clock, count, ms, percent, seconds } from "./units.js";
 
 const ORDER = ["firing", "acknowledged", "pending", "resolved", "inactive"];
 const TONE = { firing: "bad", acknowledged: "bad", pending: "warn", resolved: "plain", inactive: "good" };
@@ -48,7 +48,7 @@ function rules(one) {
   return table("Rules", [
     { head: "Rule", row: true, cell: (rule) => name(rule.rule) },
     { head: "Tells", cell: (rule) => rule.severity },
-    { head: "State", cell: (rule) => [state(rule), rule.since_ns > 0 && h("span", { class: "note" }, ` since ${ago(rule.since_ns)}`)] },
+    { head: "State", cell: (rule) => [state(rule), rule.since_ns > 0 && h("span", { class: "note" }, ` for ${seconds(Date.now() / 1e3 - rule.since_ns / 1e9)}`)] },
     { head: "Burn against its limit", cell: (rule) => rule.sides.map((side) => h("div", {}, `${seconds(side.window_s)}: ${side.burn.toFixed(2)} of ${side.factor} (${count(side.total - side.good)} bad of ${count(side.total)})`)) },
     { head: "Says", cell: (rule) => [rule.answer, rule.why && `: ${rule.why}`, rule.acknowledged_by && [", taken by ", name(rule.acknowledged_by)]] },
   ], one.rules);

@@ -12,7 +12,7 @@ import { queues } from "./queues.js";
 import * as reports from "./reports.js";
 import { stepFor, stepText } from "./scale.js";
 import { legend, meanBar, parts, value } from "./stages.js";
-import { ago, count, duration, percent, share } from "./units.js";
+import { count, duration, percent, share } from "./units.js";
 
 const SHOWN = 12; // paths whose figures are asked for; the others are linked
 
@@ -79,14 +79,14 @@ export function worst(rows) {
 
 function paths(context, { rows, others }, width) {
   if (!rows.length) return [nothing("No path is declared; [paths.NAME] in tailsight.toml declares one. Spans that arrive by OpenTelemetry are learned by themselves.")];
-  const wide = Math.max(140, Math.min(520, width - (width > 640 ? 440 : 40)));
+  const wide = width > 640 ? Math.min(520, width - 440) : 180;
   const whole = (row) => (row.found.error ? null : row.found.stages.find((one) => one.stage === "end_to_end"));
   const address = (shape) => write("path", shape.name, context.window());
   const silent = rows.filter((row) => !row.found.error && !whole(row)?.count);
   return [
     table("Paths", [
       { head: "Path", row: true, cell: ({ shape }) => [h("a", { href: address(shape), title: shape.description, "data-key": `path ${shape.name}` }, name(shape.name))] },
-      { head: "Where the mean goes", cell: (row) => (row.found.error ? h("span", { class: "wrong" }, row.found.error.message) : whole(row)?.count ? meanBar(row.shape, row.found, wide) : h("span", { class: "note" }, row.shape.computed_to_ns ? `no messages; counted up to ${ago(row.shape.computed_to_ns)}` : "no messages yet")) },
+      { head: "Where the mean goes", cell: (row) => (row.found.error ? h("span", { class: "wrong" }, row.found.error.message) : whole(row)?.count ? meanBar(row.shape, row.found, wide) : h("span", { class: "note" }, "no messages in this time")) },
       { head: "Mean", number: true, cell: (row) => duration(whole(row)?.mean_ns) },
       { head: "Of budget", number: true, cell: (row) => { const p = row.found.error ? null : parts(row.shape, row.found); return p?.budget && p.whole?.mean_ns ? percent(p.whole.mean_ns / p.budget) : "–"; } },
       { head: "p99", number: true, cell: (row) => (whole(row) ? value(whole(row), "p99_ns") : "–") },

@@ -12,7 +12,7 @@ const STEPS = ["10s", "30s", "60s", "300s", "600s", "3600s"];
 function slowest(context, found, width) {
   if (!found.messages.length) return [nothing("No finished message in this time, or it is kept no more: messages are kept for less time than counts. ", h("a", { href: context.address({ from: "-1h", to: undefined }) }, "Look at the last hour"))];
   const kinds = new Map(context.shape?.stages.map((stage) => [stage.name, stage.kind]));
-  const wide = Math.max(140, Math.min(360, width - 420));
+  const wide = width > 640 ? Math.min(360, width - 420) : 160;
   const address = (one) => write("message", one.key, { ...context.window(), path: context.place.name });
   const most = (one) => one.stages.reduce((best, stage) => ((stage.value_ns ?? 0) > (best?.value_ns ?? 0) ? stage : best), null);
   return [

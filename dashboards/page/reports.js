@@ -3,7 +3,7 @@
 import { h, link, name, table } from "./dom.js";
 import { nothing, Panel } from "./panel.js";
 import { Refusal } from "./rest.js";
-import { clock, ms } from "./units.js";
+import { ago, clock, ms } from "./units.js";
 
 /** The list, or null where this server has no reports at all. */
 export async function load(context) {
@@ -15,20 +15,23 @@ export async function load(context) {
   }
 }
 
-/** A report's moments are ns or RFC 3339. */
-const when = (value) => (typeof value === "number" ? clock(ms(value), true) : String(value ?? ""));
+const address = (one, format) => `/v1/reports/${encodeURIComponent(one.id)}?format=${encodeURIComponent(format)}`;
 
 /** The answer of `/v1/reports`. */
 export function reports(found) {
   if (found === null) return [nothing("This server makes no reports.")];
-  const rows = found.reports ?? [];
-  if (!rows.length) return [nothing("There is no report yet. ", h("code", {}, "tailsight report executive"), " writes one; [reports.NAME] in the configuration has them written by the clock.")];
-  return [table("Reports", [
-    { head: "Report", row: true, cell: (one) => link(`/v1/reports/${encodeURIComponent(one.id)}?format=html`, one.title || one.name || one.id) },
-    { head: "Period", cell: (one) => name(one.period ?? (one.from_ns ? `${when(one.from_ns)} to ${when(one.to_ns)}` : "")) },
-    { head: "Made (UTC)", cell: (one) => when(one.made_ns ?? one.created_ns ?? one.at_ns) },
-    { head: "As", cell: (one) => (one.formats ?? []).map((format) => [link(`/v1/reports/${encodeURIComponent(one.id)}?format=${encodeURIComponent(format)}`, format), " "]) },
-  ], rows)];
+  return [
+    found.making && h("p", { class: "note" }, "Being made: ", name(found.making)),
+    found.failed.map((one) => h("p", { class: "wrong" }, name(one.id), ` failed ${ago(one.at_ns)}: `, name(one.error))),
+    found.reports.length === 0
+      ? nothing("There is no report yet. ", h("code", {}, "tailsight report executive"), " writes one; ", h("code", {}, "[reports.NAME]"), " in the configuration has them made by the clock.")
+      : table("Reports", [
+          { head: "Report", row: true, cell: (one) => [link(address(one, one.formats[0]), one.title, { "data-key": `report ${one.id}` }), h("div", { class: "note" }, name(one.headline[0] ?? ""))] },
+          { head: "Period", cell: (one) => [name(one.period), h("div", { class: "note" }, `to ${clock(ms(one.to_ns), true)}`)] },
+          { head: "Made (UTC)", cell: (one) => [clock(ms(one.made_ns), true), h("div", { class: "note" }, "by ", name(one.made_by))] },
+          { head: "As", cell: (one) => one.formats.map((format) => [link(address(one, format), format), " "]) },
+        ], found.reports),
+  ];
 }
 
 /** The view of all reports. */

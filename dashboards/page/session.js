@@ -45,7 +45,7 @@ export function form(done, why = "") {
   },
   h("h1", { tabindex: "-1" }, "Sign in"),
   why && h("p", {}, why),
-  h("p", { id: "token-help" }, "This server asks for a token with the scope ", h("code", {}, "read"), ". Who runs it makes one: ", h("code", {}, "tailsight token create NAME --scope read"), ". The page does not keep it."),
+  h("p", { id: "token-help" }, "This server asks for a token with the scope ", h("code", {}, "read"), " (or ", h("code", {}, "executive"), ", for reports alone). Who runs it makes one: ", h("code", {}, "tailsight token create NAME --scope read"), ". The page does not keep it."),
   h("label", { for: "token" }, "Token"), input, button, outcome);
   return element;
 }

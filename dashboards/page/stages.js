@@ -61,9 +61,9 @@ export function meanBar(shape, found, width) {
 /** What the colours mean. */
 export function legend() {
   const id = `hatch-l${(serial += 1)}`;
-  const swatch = (properties) => s("svg", { width: 14, height: 12, "aria-hidden": "true" }, s("defs", {}, hatching(id)), s("rect", { width: 14, height: 12, ...properties }));
+  const swatch = (properties, ...more) => s("svg", { width: 14, height: 12, "aria-hidden": "true" }, more, s("rect", { width: 14, height: 12, ...properties }));
   return h("ul", { class: "legend" }, KINDS.map((kind) => h("li", {}, swatch({ class: `seg seg-${kind}` }), kind)),
-    h("li", {}, swatch({ fill: `url(#${id})` }), "unattributed"),
+    h("li", {}, swatch({ fill: `url(#${id})` }, s("defs", {}, hatching(id))), "unattributed"),
     h("li", {}, s("svg", { width: 8, height: 14, "aria-hidden": "true" }, s("path", { class: "budget", d: "M4 0V14" })), "budget"));
 }
 

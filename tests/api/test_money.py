@@ -31,7 +31,8 @@ from tests.api.live import ROOT, Live, running
 EXAMPLES = ROOT / "deploy" / "examples" / "money"
 KPIS = '[kpis.success]\nnode = "trading"\n'
 # The world of the tests lies in the past, and so does its effect.
-CONFIG = f"[money]\nmax_age = '36500d'\n[paths.order]\n{ORDER}\n{KPIS}\n{VALUE}\n{ACTIONS}\n{SHOWBACK}\n{DEBTS}\n{AGREEMENT}"
+MONEY = '[money]\nmax_age = "36500d"\n'
+CONFIG = f"{MONEY}[paths.order]\n{ORDER}\n" + "\n".join((KPIS, VALUE, ACTIONS, SHOWBACK, DEBTS, AGREEMENT))
 SPAN = {"from": str(HOUR), "to": str(HOUR + 10 * S)}
 
 
