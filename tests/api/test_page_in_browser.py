@@ -14,6 +14,7 @@ from analytics.slo.openslo_read import sources
 from api.auth import Tokens
 from api.control import Control
 from api.slo_book import SloBook
+from dashboards import terminal
 from tests.api.frames_kit import Agent, stamp
 from tests.api.live import Live, running
 from tests.browser import Browser, chromium
@@ -237,6 +238,17 @@ def test_percentiles_are_refused_in_words_and_numbers_stand_behind_pictures(brow
     assert len(browser.all("details[open][data-key='heatmap table']")) == 1
 
 
+def test_numbers_are_written_as_in_the_terminal(browser: Browser, live: Live) -> None:
+    browser.open(f"{live.url}/#/reports")
+    values = [0, 7, 999, 1_000, 12_345, 999_499, 1_050_000, 12_300_000, 100_000_000, 4_200_000_000, -3_500_000]
+    shares = [None, 0, 0.5, 0.99995, 0.9999999, 1]
+    made = "return import('/page/units.js').then(u => [arguments[0].map(u.duration), arguments[1].map(u.share)])"
+    page = browser.run(f"const given = arguments; {made.replace('arguments', 'given')}", values, shares)
+    assert page == [[terminal.duration(v).replace("us", "µs") for v in values], [terminal.share(v) for v in shares]]
+    never_whole = "return import('/page/units.js').then(u => [0.9996, 0.99999, 1, 0.0001, 0].map(u.percent))"
+    assert browser.run(never_whole) == ["> 99.9 %", "> 99.9 %", "100 %", "< 0.1 %", "0 %"]
+
+
 def test_an_objective_has_its_rules_and_its_burn(browser: Browser, live: Live) -> None:
     browser.open(f"{live.url}/#/?from=-15m")
     browser.settled()
@@ -346,6 +358,7 @@ def test_signing_in_and_a_server_that_goes_away(tab: Browser, tmp_path_factory: 
     with running(data, '[server]\nrequire_token = "always"\n' + TOML) as live:
         control = Control(data / "control.sqlite")
         token = Tokens(control).create("ann", ["read"])[1]
+        executive = Tokens(control).create("eve", ["executive"])[1]
         control.close()
         tab.open(f"{live.url}/#/path/order")
         tab.until(lambda: tab.text("h1") == "Sign in", "the form")
@@ -365,9 +378,16 @@ def test_signing_in_and_a_server_that_goes_away(tab: Browser, tmp_path_factory: 
         assert "Objectives" in tab.text("main")
         tab.click("[data-key='sign out']")
         tab.until(lambda: tab.text("h1") == "Sign in", "the form again")
+        tab.type("#token", executive)
+        tab.press("Enter")
+        tab.until(lambda: tab.text("h1") == "Reports", "the one view that is open to her")
+        tab.settled()
+        assert "Overview" not in tab.text("nav")
+        tab.click("[data-key='sign out']")
+        tab.until(lambda: tab.text("h1") == "Sign in", "the form once more")
         tab.type("#token", token)
         tab.press("Enter")
-        tab.until(lambda: tab.text("h1") == "Overview", "the overview again")
+        tab.until(lambda: tab.text("h1") == "Overview", "what the address names all the while")
         tab.settled()
         live.stop()
         tab.click("[data-key=refresh]")
