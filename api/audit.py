@@ -27,7 +27,7 @@ GENESIS = bytes(32)
 _CHUNK = 100
 _STORED = """
 SELECT leaf, toUnixTimestamp64Nano(ts) AS ts_ns, actor, action, target, outcome, detail, lower(hex(hash)) AS hash
-FROM audit ORDER BY leaf
+FROM audit WHERE chain = {chain:String} ORDER BY leaf
 """
 
 
@@ -65,6 +65,18 @@ class Audit:
 
     def __init__(self, control: Control) -> None:
         self._control = control
+
+    def name(self, chain: str) -> None:
+        """Give the log a name of its own, where several servers share a store; one that has leaves keeps its name."""
+        with self._control.transaction() as db:
+            if db.execute("SELECT 1 FROM audit_head").fetchone() is None:
+                db.execute("INSERT OR IGNORE INTO audit_chain VALUES (1, ?)", (chain,))
+
+    @property
+    def chain(self) -> str:
+        """The log's name in the store; empty for a server alone."""
+        rows = self._control.rows("SELECT name FROM audit_chain")
+        return str(rows[0]["name"]) if rows else ""
 
     def record(
         self,
@@ -106,13 +118,14 @@ class Audit:
         staged = self._control.rows("SELECT * FROM audit_staging ORDER BY leaf LIMIT ?", (_CHUNK,))
         if not staged:
             return 0
-        span = {"first": staged[0]["leaf"], "last": staged[-1]["leaf"]}
-        token = f"audit/{span['first']}-{span['last']}"
+        chain = self.chain
+        span: dict[str, Any] = {"chain": chain, "first": staged[0]["leaf"], "last": staged[-1]["leaf"]}
+        token = f"audit/{chain and chain + '/'}{span['first']}-{span['last']}"
         store.settle(token)  # an earlier insert of the same leaves, whose answer was lost, may still be under way
         stored = _stored_hashes(store, span)
         missing = [row for row in staged if row["leaf"] not in stored]
         if missing:
-            block = from_rows(table_types()["audit"], [_as_row(row) for row in missing])
+            block = from_rows(table_types()["audit"], [{"chain": chain, **_as_row(row)} for row in missing])
             # A fresh token each time: what was read back decides, a token of a lost insert must not swallow this one.
             store.insert("audit", block, token=f"{token}#{time.time_ns()}")
             stored = _stored_hashes(store, span)
@@ -134,7 +147,7 @@ class Audit:
             leaves, head = self.head()
             rows = self._control.rows("SELECT * FROM audit_staging")
         staged = {row["leaf"]: (Leaf(*tuple(row)[:7]), bytes(row["hash"])) for row in rows}
-        table = store.query(_STORED).iter_rows() if store else ()
+        table = store.query(_STORED, {"chain": self.chain}).iter_rows() if store else ()
         found = [(Leaf(*row[:7]), bytes.fromhex(row[7])) for row in table]
         later = self.head()[0]
         found = [row for row in found if not leaves <= row[0].leaf < later]
@@ -166,9 +179,11 @@ def verify_chain(rows: Iterable[tuple[Leaf, bytes]], leaves: int, head: bytes) -
     return Verdict(expected, None)
 
 
-def _stored_hashes(store: Store, span: Mapping[str, int]) -> dict[int, bytes]:
+def _stored_hashes(store: Store, span: Mapping[str, Any]) -> dict[int, bytes]:
     frame = store.query(
-        "SELECT leaf, lower(hex(hash)) AS hash FROM audit WHERE leaf BETWEEN {first:UInt64} AND {last:UInt64}", span
+        "SELECT leaf, lower(hex(hash)) AS hash FROM audit "
+        "WHERE chain = {chain:String} AND leaf BETWEEN {first:UInt64} AND {last:UInt64}",
+        span,
     )
     return {leaf: bytes.fromhex(text) for leaf, text in frame.iter_rows()}
 

@@ -46,6 +46,14 @@ CREATE TABLE IF NOT EXISTS notify_deliveries (
     PRIMARY KEY (target, notification)
 ) STRICT;
 CREATE INDEX IF NOT EXISTS notify_deliveries_open ON notify_deliveries (target, due_ns) WHERE done = 0;
+CREATE TABLE IF NOT EXISTS slo_episodes (
+    episode TEXT PRIMARY KEY, objective TEXT NOT NULL, rule TEXT NOT NULL, severity TEXT NOT NULL,
+    breach_ns INTEGER NOT NULL, fired_ns INTEGER NOT NULL, resolved_ns INTEGER NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS slo_episodes_by_time ON slo_episodes (fired_ns);
+CREATE TABLE IF NOT EXISTS scenarios (
+    name TEXT PRIMARY KEY, body TEXT NOT NULL, saved_ns INTEGER NOT NULL, saved_by TEXT NOT NULL
+) STRICT;
 CREATE TABLE IF NOT EXISTS maintenance (
     name TEXT PRIMARY KEY, start_ns INTEGER NOT NULL, end_ns INTEGER NOT NULL, who TEXT NOT NULL, why TEXT NOT NULL,
     objectives TEXT NOT NULL, services TEXT NOT NULL, send TEXT NOT NULL, budget_burns INTEGER NOT NULL,
@@ -55,9 +63,31 @@ CREATE TABLE IF NOT EXISTS maintenance_held (
     episode TEXT PRIMARY KEY, name TEXT NOT NULL, objective TEXT NOT NULL, rule TEXT NOT NULL, service TEXT NOT NULL,
     held_ns INTEGER NOT NULL, let_go_ns INTEGER, outcome TEXT NOT NULL DEFAULT ''
 ) STRICT;
+CREATE TABLE IF NOT EXISTS gates (
+    name TEXT PRIMARY KEY, verdict TEXT NOT NULL, since_ns INTEGER NOT NULL, closing_ns INTEGER NOT NULL,
+    trigger_id TEXT NOT NULL, triggered_ns INTEGER NOT NULL, done INTEGER NOT NULL, held_back INTEGER NOT NULL,
+    judged_ns INTEGER NOT NULL, body TEXT NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS gate_answers (
+    gate TEXT NOT NULL, who TEXT NOT NULL, verdict TEXT NOT NULL, at_ns INTEGER NOT NULL, PRIMARY KEY (gate, who)
+) STRICT;
+CREATE TABLE IF NOT EXISTS follow_log (
+    one INTEGER PRIMARY KEY CHECK (one = 1), id TEXT NOT NULL, seq INTEGER NOT NULL, floor INTEGER NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS follow_changes (
+    tbl TEXT NOT NULL, key TEXT NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (tbl, key)
+) STRICT;
+CREATE INDEX IF NOT EXISTS follow_changes_seq ON follow_changes (seq);
+CREATE TABLE IF NOT EXISTS follow_state (
+    one INTEGER PRIMARY KEY CHECK (one = 1), name TEXT NOT NULL, peer TEXT NOT NULL, role TEXT NOT NULL,
+    epoch INTEGER NOT NULL, peer_log TEXT NOT NULL, peer_seq INTEGER NOT NULL
+) STRICT;
 CREATE TABLE IF NOT EXISTS audit_staging (
     leaf INTEGER PRIMARY KEY, ts_ns INTEGER NOT NULL, actor TEXT NOT NULL, action TEXT NOT NULL, target TEXT NOT NULL,
     outcome TEXT NOT NULL, detail TEXT NOT NULL, hash BLOB NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS audit_chain (
+    one INTEGER PRIMARY KEY CHECK (one = 1), name TEXT NOT NULL
 ) STRICT;
 CREATE TABLE IF NOT EXISTS audit_head (
     one INTEGER PRIMARY KEY CHECK (one = 1), leaves INTEGER NOT NULL, hash BLOB NOT NULL
@@ -67,6 +97,10 @@ CREATE TABLE IF NOT EXISTS audit_head (
 
 class ControlError(Exception):
     """The control state cannot be used: damaged, or written by a newer version."""
+
+
+class StandbyError(Exception):
+    """This server is the standby: what would change is the other one's."""
 
 
 class Control:
@@ -112,6 +146,17 @@ class Control:
                 self._writer.execute("ROLLBACK")
                 raise
             self._writer.execute("COMMIT")
+
+    @contextmanager
+    def deciding(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that changes objectives, alerts or windows. Raises StandbyError on one that only follows."""
+        with self.transaction() as db:
+            row = db.execute("SELECT role, peer FROM follow_state").fetchone()
+            if row is not None and row["role"] != "active":
+                raise StandbyError(
+                    f"this server is the {row['role']} of {row['peer']}: do it there, or wait until this one is active"
+                )
+            yield db
 
     def rows(self, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()) -> list[sqlite3.Row]:
         """The rows of one SELECT, as of the last commit."""

@@ -129,7 +129,7 @@ class Maintenance:
             return 0
         windows = {one.name: one for one in self.windows()}
         told = 0
-        with self._control.transaction() as db:
+        with self._control.deciding() as db:
             states = dict(db.execute("SELECT episode, state FROM slo_alerts"))
             for one in held:
                 if states.get(one.episode) not in OPEN:
@@ -165,7 +165,7 @@ class Maintenance:
             )
 
     def _write(self, one: Window, declared_ns: int, by: str, ended_ns: int | None = None, ended_by: str = "") -> None:
-        with self._control.transaction() as db:
+        with self._control.deciding() as db:
             db.execute(
                 "INSERT OR REPLACE INTO maintenance VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (

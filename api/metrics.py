@@ -101,6 +101,11 @@ class _Parts(Collector):
         yield from self._targets()
         yield from self._maintenance()
         yield from self._beats()
+        pair = state.standby
+        yield _gauge("tailsight_active", "1 while this server judges and tells.", float(pair is None or pair.active()))
+        if pair is not None:
+            yield _gauge("tailsight_standby_epoch", "Take-overs that this server knows of.", pair.me.epoch)
+            yield _gauge("tailsight_standby_followed", "1 while the peer answers.", float(not pair.problem))
 
     def _objectives(self) -> Iterable[Metric]:
         """What exported alert rules read (`tailsight slo export`)."""

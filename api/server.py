@@ -24,7 +24,9 @@ from granian.server.embed import Server
 
 from analytics.kpis import kpis_from
 from analytics.learned import LearnedSettings
-from analytics.paths import paths_from
+from analytics.money.declared import money_from
+from analytics.probe_paths import declared_paths
+from analytics.slo.gates import gates_from
 from analytics.slo.maintenance import windows_from
 from analytics.slo.settings import SloSettings
 from analytics.windows import WindowSettings
@@ -38,6 +40,7 @@ from api.notify.settings import targets_from
 from api.reports.settings import reports_from
 from api.routes.health import readiness
 from api.server_settings import ServerSettings
+from api.standby.settings import StandbySettings
 from api.store_guard import GuardedStore
 from api.work import jobs_of
 from collector import log
@@ -83,8 +86,9 @@ def run_server(
         settings = msgspec.structs.replace(settings, **changed)
         settings.validate()
     points = points_from(document, source)
-    paths = paths_from(document, points, source)
+    paths = declared_paths(document, points, source)
     kpis, sources = kpis_from(document, source), sources_from(document, source)
+    money = money_from(document, paths, kpis, source)
     windows = section(document.get("windows", {}), WindowSettings, "windows", source)
     learned = section(document.get("learned", {}), LearnedSettings, "learned", source)
     slo = section(document.get("slo", {}), SloSettings, "slo", source)
@@ -92,6 +96,9 @@ def run_server(
     reports = reports_from(document, source)
     maintenance = windows_from(document, source)
     watchers = watchers_from(document, source)
+    webhooks = [name for name, target in notify.items() if target.kind == "webhook"]
+    gates = gates_from(document, source, kpis=kpis, calendars=slo.calendars, webhooks=webhooks)
+    standby = section(document.get("standby", {}), StandbySettings, "standby", source)
     landing = section(document.get("landing", {}), LandingSettings, "landing", source)
     retention = section(document.get("retention", {}), Retention, "retention", source)
     store_settings = section(document.get("store", {}), StoreSettings, "store", source)
@@ -116,9 +123,9 @@ def run_server(
         store.open()
         here = state.build(settings, store, control, paths, Landing(store, points, landing))
         here.migrated = True
-        here.kpis = kpis
+        here.kpis, here.money = kpis, money
         here.jobs = jobs_of(
-            here, windows, learned, sources, slo, notify, maintenance, watchers, reports,
+            here, windows, learned, sources, slo, notify, gates, maintenance, watchers, standby, reports,
             Path(source).parent if source else data,
         )  # fmt: skip
         here.metrics.attach(here)
@@ -202,6 +209,8 @@ def _close(here: state.State) -> None:
             finish()
         except StoreError as error:
             _log.warning("not_flushed", what=name, error=str(error))
+    if here.standby is not None:
+        here.standby.close()
     here.store.close()
     here.control.close()
 

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from analytics.money.declared import Money
 from api.audit import Audit
 from api.auth import Tokens
 from api.collectors import CollectorBook
@@ -25,11 +26,13 @@ if TYPE_CHECKING:
     from analytics.kpis import KpiDefinition
     from analytics.learned import LearnedPath
     from analytics.paths import Path
+    from analytics.slo.gates import GateSettings
     from api.jobs import Jobs
     from api.notify.heartbeat import Heartbeat
     from api.notify.sender import Sender
     from api.reports.desk import Desk
     from api.slo_engine import SloEngine
+    from api.standby.follower import Standby
     from collector.landing import Landing
 
 
@@ -55,6 +58,7 @@ class State:
     metrics: Metrics
     jobs: Jobs | None = None
     kpis: Mapping[str, KpiDefinition] = field(default_factory=dict)
+    money: Money = field(default_factory=Money)
     migrated: bool = False
     started_ns: int = field(default_factory=time.time_ns)
     stopping: bool = False
@@ -63,7 +67,9 @@ class State:
     slos: SloEngine | None = None  # made with the jobs
     senders: tuple[Sender, ...] = ()  # one per target of alerts; made with the jobs
     reports: Desk | None = None  # made with the jobs
+    standby: Standby | None = None  # this server's half of a pair
     beats: tuple[Heartbeat, ...] = ()  # one per outside watcher
+    gates: Mapping[str, GateSettings] = field(default_factory=dict)  # judged after the objectives
     window_ends_ns: dict[str, int] = field(default_factory=dict)  # per path, the end of the newest computed window
 
     def windows_lag_s(self) -> dict[str, float]:

@@ -50,6 +50,12 @@ BUILT_IN: Mapping[str, Point] = {
         Point(name="nic_tx", layer="nic", description="the NIC sends the packet"),
         Point(name="acked", layer="nic", description="the peer acknowledged the last byte"),
         Point(name="wakeup", layer="scheduler", description="the thread becomes runnable"),
+        Point(name="probe_start", layer="application", description="the time at which a synthetic check was to begin"),
+        Point(name="probe_resolved", layer="application", description="the check has the target's address"),
+        Point(name="probe_connected", layer="application", description="the check's connection is open"),
+        Point(name="probe_secured", layer="application", description="the check's TLS handshake is over"),
+        Point(name="probe_first_byte", layer="application", description="the first byte of the answer to a check"),
+        Point(name="probe_done", layer="application", description="the check has succeeded"),
         Point(name="on_cpu", layer="scheduler", description="the thread is given a CPU"),
     )
 }

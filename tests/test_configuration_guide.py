@@ -11,13 +11,17 @@ import msgspec
 import pytest
 
 from analytics.learned import LearnedSettings
+from analytics.slo.gates import GateSettings
 from analytics.slo.settings import SloSettings
 from analytics.window_settings import WindowSettings
 from api.notify.heartbeat import Watcher
 from api.notify.settings import NotifyTarget
+from api.reports.settings import ReportSettings
 from api.server_settings import ServerSettings
+from api.standby.settings import StandbySettings
 from collector.agent.settings import AgentSettings
 from collector.landing import LandingSettings
+from collector.probes.settings import Check
 from collector.settings import ConfigError, Section, section
 from collector.store.schema import Retention
 from collector.store.settings import StoreSettings
@@ -32,6 +36,7 @@ SECTIONS: dict[str, type[Section]] = {
     "windows": WindowSettings,
     "learned": LearnedSettings,
     "slo": SloSettings,
+    "standby": StandbySettings,
 }
 
 
@@ -80,7 +85,17 @@ def test_an_unknown_setting_is_named_with_its_section(name: str) -> None:
 
 def test_every_setting_of_a_target_of_alerts_is_documented() -> None:
     assert documented("notify.NAME") == defaults(NotifyTarget)
+    assert documented("reports.NAME") == defaults(ReportSettings)
     assert documented("heartbeat.NAME") == defaults(Watcher)
+
+
+def test_every_setting_of_a_gate_is_documented() -> None:
+    assert documented("gates.NAME") == defaults(GateSettings)
+
+
+def test_every_setting_of_a_check_is_documented() -> None:
+    check = msgspec.to_builtins(Check(kind="tcp", target="h:1"))
+    assert documented("probes.NAME") == flattened({k: v for k, v in check.items() if k not in ("kind", "target")})
 
 
 def test_a_wrong_value_is_named_with_its_section() -> None:

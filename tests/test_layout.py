@@ -27,6 +27,7 @@ BASE_MODULES = [
     "collector.packet.live.source",
     "collector.shipper",
     "collector.feeds.source",
+    "collector.probes.source",
     "collector.decode.registry",
 ]
 

@@ -90,7 +90,7 @@ class Pricer:
     settings: MoneySettings
     values: Mapping[str, PathValue]
     now_ns: int
-    _revenue: dict[str, Revenue] = field(default_factory=dict)
+    revenues: dict[str, Revenue] = field(default_factory=dict)
     _tallies: dict[tuple[str, str, int, int], Tallies] = field(default_factory=dict)
 
     def objective(self, one: Objective, from_ns: int, to_ns: int, *, hourly: bool = False) -> Burned:
@@ -139,6 +139,10 @@ class Pricer:
         made = losing.cost(parts, self.settings.currency, effect, unit)
         return Burned(**about, **blank, cost=made)  # type: ignore[arg-type]
 
+    def priced(self, one: Objective) -> bool:
+        """Whether the objective has an effect that may become money."""
+        return self._effect_of(one)[1] is not None
+
     def excess(self, one: Latency, first: int, last: int) -> losing.Excess:
         """What messages took beyond an objective's threshold in [first, last), seconds."""
         everything = self.tallies(one.path, "", first, last)
@@ -174,9 +178,9 @@ class Pricer:
 
     def revenue(self, path: str) -> Revenue:
         """The revenue of a path with a value."""
-        if path not in self._revenue:
-            self._revenue[path] = self._asked(path, self.values[path])
-        return self._revenue[path]
+        if path not in self.revenues:
+            self.revenues[path] = self._asked(path, self.values[path])
+        return self.revenues[path]
 
     def _asked(self, path: str, one: PathValue) -> Revenue:
         currency = self.settings.currency

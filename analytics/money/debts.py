@@ -21,6 +21,7 @@ from analytics.money.scenario_files import Amount, as_range
 from analytics.money.value import tables
 from analytics.money.worth import HOURS_PER_MONTH
 from analytics.paths import END_TO_END, Path
+from analytics.slo.episodes import Episode
 from collector.settings import ConfigError, Section, section
 
 _MOST = 500
@@ -60,18 +61,6 @@ class Debt(Section, frozen=True, kw_only=True):
             raise ConfigError("fix_cost", "must be 0 or more")
 
 
-class Alerted(msgspec.Struct, frozen=True, kw_only=True):
-    """An alert's episode. Times are epoch nanoseconds; `resolved_ns` 0: it still fires."""
-
-    episode: str
-    objective: str
-    rule: str
-    severity: str
-    breach_ns: int
-    fired_ns: int
-    resolved_ns: int
-
-
 class DebtEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One debt with its price. `per_month` at today's revenue, `so_far` the same since it began.
 
@@ -96,7 +85,7 @@ class DebtEntry(msgspec.Struct, frozen=True, kw_only=True):
     objective: str
     alerts: int
     firing_s: float
-    episodes: list[Alerted]
+    episodes: list[Episode]
 
 
 def debts_from(document: Mapping[str, Any], paths: Mapping[str, Path], source: str = "") -> dict[str, Debt]:
@@ -118,7 +107,7 @@ def debts_from(document: Mapping[str, Any], paths: Mapping[str, Path], source: s
 
 
 def ledger(
-    pricer: Pricer, debts: Mapping[str, Debt], episodes: Sequence[Alerted], *, from_ns: int, to_ns: int
+    pricer: Pricer, debts: Mapping[str, Debt], episodes: Sequence[Episode], *, from_ns: int, to_ns: int
 ) -> list[DebtEntry]:
     """Every debt priced on the latencies of [from_ns, to_ns), the dearest first. Raises StoreError."""
     entries = [_entry(pricer, name, one, episodes, from_ns, to_ns) for name, one in debts.items()]
@@ -126,7 +115,7 @@ def ledger(
 
 
 def _entry(
-    pricer: Pricer, name: str, one: Debt, episodes: Sequence[Alerted], from_ns: int, to_ns: int
+    pricer: Pricer, name: str, one: Debt, episodes: Sequence[Episode], from_ns: int, to_ns: int
 ) -> DebtEntry:  # fmt: skip
     began_ns = int(datetime.combine(one.since, datetime.min.time(), UTC).timestamp()) * NS
     mine = [e for e in episodes if one.objective and e.objective == one.objective and e.breach_ns >= began_ns]

@@ -44,6 +44,7 @@ class Estimated:
     found: Sensitivity | None = None
     curve: Curve | None = None
     cohorts: Sequence[tuple[str, str, Effect]] = ()
+    notes: Sequence[str] = ()
     refused: str = ""
 
 
@@ -87,6 +88,7 @@ def cost_of(path: PathLine, measure: Measure, given: Estimated) -> Cost:
         change_low=low,
         change_high=high,
         curve=None if given.curve is None else _curve(given.curve),
+        notes=tuple(given.notes),
         cohorts=tuple(CohortLine(dimension=d, value=v, effect=effect_line(e)) for d, v, e in given.cohorts),
         sentence="",
         unknown=unknown,

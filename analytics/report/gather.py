@@ -28,7 +28,7 @@ from collector.store import Store
 Progress = Callable[[str, int, int], None]
 MOST_PATHS = 12
 MOST_COSTS = 6
-Estimate = Callable[[Store, Path, KpiDefinition, str, Period], Estimated]
+Estimate = Callable[[Store, Path, Mapping[str, KpiDefinition], str, Period, str], Estimated]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +145,7 @@ def _cost(store: Store, asked: Asked, path: Path, name: str, line: PathLine) -> 
     measure = Measure(name=name, unit=one.unit, good=one.good, value=now, before=before)
     if asked.estimate is None:
         return cost_of(line, measure, Estimated())
-    return cost_of(line, measure, asked.estimate(store, path, one, name, asked.time))
+    return cost_of(line, measure, asked.estimate(store, path, asked.kpis, name, asked.time, asked.rollup))
 
 
 def _revenue(store: Store, asked: Asked) -> tuple[float, str] | None:

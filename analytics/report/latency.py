@@ -47,7 +47,7 @@ def line_of(
     """The line from counts: `whole` and `parts` of (this period, the one before), `course` by steps of this one."""
     now, before = (one.get(END_TO_END, Tally()) for one in whole)
     quantiles = tuple(_quantile(name, now.counts, before.counts, parts) for name in SHOWN)
-    names = [*path.stage_names, UNATTRIBUTED]
+    names = [name for name in (*path.stage_names, UNATTRIBUTED) if name != END_TO_END]
     return PathLine(
         name=path.name,
         description=path.description,
@@ -63,7 +63,11 @@ def line_of(
         max_error_ns=now.max_error_ns,
         quantiles=quantiles,
         series=tuple(_point(second, one) for (second, _), one in sorted(course.items())),
-        stages=tuple(_stage(path, name, whole) for name in dict.fromkeys(names) if name in whole[0]),
+        stages=tuple(
+            _stage(path, name, whole)
+            for name in dict.fromkeys(names)
+            if name in whole[0] and (name != UNATTRIBUTED or any(whole[0][name].buckets.keys() - {0}))
+        ),
         sentence=sentence(path.name, now, before, quantiles),
     )
 

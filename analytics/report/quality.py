@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from analytics.completeness import Share
 from analytics.report.value import PathLine, Quality
-from analytics.report.words import clean, latency, listed, many, moment, percent
+from analytics.report.words import clean, complete, latency, listed, many, moment, percent
 
 
 def quality(share: Share, paths: Sequence[PathLine]) -> Quality:
@@ -18,10 +18,10 @@ def quality(share: Share, paths: Sequence[PathLine]) -> Quality:
             "No collector reported what it produced in this period, so that how complete the data are is not known."
         )
     elif share.share is not None:
-        said.append(f"{percent(share.share, 6)} of {many(share.produced, 'event')} that programs produced are here.")
+        said.append(f"{complete(share.share)} of {many(share.produced, 'event')} that programs produced are here.")
     elif known is not None and share.known_to_ns is not None:
         until = moment(share.known_to_ns)
-        said.append(f"{percent(known, 6)} of the events up to {until} UTC are here; later ones may be on their way.")
+        said.append(f"{complete(known)} of the events up to {until} UTC are here; later ones may be on their way.")
     else:
         said.append("Some of what was produced has not arrived yet: how complete the data are is not known.")
     if share.missing:

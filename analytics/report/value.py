@@ -137,6 +137,7 @@ class Cost:
     change_high: float | None
     curve: CurveLine | None
     cohorts: tuple[CohortLine, ...]
+    notes: tuple[str, ...]
     sentence: str
     unknown: str = ""
 

@@ -71,6 +71,13 @@ def percent(share: float | None, digits: int = 3) -> str:
     return "not known" if share is None else f"{number(100 * share, digits)} %"
 
 
+def complete(share: float | None) -> str:
+    """A completeness as percent, rounded down: 99.9999 % are not all."""
+    if share is None:
+        return "not known"
+    return f"{math.floor(share * 1e6) / 1e4:.10g} %"
+
+
 def exactly(share: float) -> str:
     """A share that somebody has set, as percent: 99.95 %."""
     return f"{100 * share:.10g} %"

@@ -11,10 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import msgspec
+
 from analytics.slo.burn import Answer
 from collector.keys import hash64
 
 State = Literal["inactive", "pending", "firing", "acknowledged", "resolved"]
+TICK_NS = 10_000_000_000
 OPEN: tuple[State, ...] = ("firing", "acknowledged")
 BLIND = "blind"  # the name of the rule of an objective that cannot be evaluated
 
@@ -34,6 +37,18 @@ class Alert:
     episode: str = ""
     acknowledged_by: str = ""
     why: str = ""
+
+
+class Episode(msgspec.Struct, frozen=True, kw_only=True):
+    """An alert that has fired, for the record. Times are epoch nanoseconds; `resolved_ns` 0: it still fires."""
+
+    episode: str
+    objective: str
+    rule: str
+    severity: str
+    breach_ns: int
+    fired_ns: int
+    resolved_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +98,7 @@ def _over(alert: Alert, now_ns: int, for_s: int) -> tuple[Alert, Transition | No
             fired_ns=0,
             resolved_ns=0,
             acknowledged_by="",
-            episode=episode_id(alert.objective, alert.rule, now_ns),
+            episode=_fresh_id(alert, now_ns),
         )
     # A clock that was set back must not make the wait longer than it is.
     since = min(alert.since_ns, now_ns)
@@ -91,6 +106,12 @@ def _over(alert: Alert, now_ns: int, for_s: int) -> tuple[Alert, Transition | No
         return replace(alert, since_ns=since), None
     fired = replace(alert, state="firing", since_ns=now_ns, fired_ns=now_ns)
     return fired, Transition("firing", fired, now_ns)
+
+
+def _fresh_id(alert: Alert, now_ns: int) -> str:
+    """By the tick, not the nanosecond: two servers that do not hear each other give one episode the same id."""
+    found = episode_id(alert.objective, alert.rule, now_ns - now_ns % TICK_NS)
+    return found if found != alert.episode else episode_id(alert.objective, alert.rule, now_ns)
 
 
 def acknowledge(alert: Alert, who: str, now_ns: int) -> tuple[Alert, Transition]:

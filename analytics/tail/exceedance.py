@@ -112,7 +112,7 @@ def _exchanged(
     np.put_along_axis(mine[1:], picked, 1, axis=1)
     hits, there = mine @ above, mine @ of
     rest, elsewhere = above.sum(axis=0) - hits, of.sum(axis=0) - there
-    # Roots make counts, small ones too, about equally spread (Anscombe, Biometrika 35, 1948); the exchanges say how far.
+    # Roots make counts, small ones too, about equally spread (Anscombe, Biometrika 35, 1948).
     share = above.sum(axis=0) / of.sum(axis=0)
     sides = ((hits, there * share), (rest, elsewhere * share))
     roots = [np.sqrt(seen + 0.375) - np.sqrt(expected + 0.375) for seen, expected in sides]

@@ -56,11 +56,11 @@ def migrated(run: Run, store: Store) -> None:
 
 def declared_paths(run: Run) -> Mapping[str, LatencyPath]:
     """The paths of the configuration in force."""
-    from analytics.paths import paths_from
+    from analytics.probe_paths import declared_paths as declared
     from collector.points import points_from
 
     document = run.document()
-    return paths_from(document, points_from(document, run.source), run.source)
+    return declared(document, points_from(document, run.source), run.source)
 
 
 def learned_paths(run: Run) -> Mapping[str, LearnedPath]:

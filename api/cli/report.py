@@ -59,8 +59,7 @@ def executive(
     from api.cli.opened import opened
     from api.reports.making import Wanted, make, scenarios_of
     from dashboards.report.files import FORMATS, drawn
-    from dashboards.report.pdf import DrawingError
-    from dashboards.report.view import MissingExtraError
+    from dashboards.report.view import DrawingError, MissingExtraError
 
     kind = next((one for one in FORMATS if out.suffix.lower() == f".{one}"), None)
     if kind is None:

@@ -26,11 +26,14 @@ def translated() -> Iterator[None]:
 
 def _known(error: Exception) -> CommandError | None:
     # Imported here: by the time something has been raised, its module is loaded and this costs nothing.
+    from api.control import StandbyError
     from collector.settings import ConfigError
     from collector.store import StoreError
 
     if isinstance(error, ConfigError):
         return CommandError(Code.USAGE, str(error), kind="config")
+    if isinstance(error, StandbyError):
+        return CommandError(Code.DATA, str(error), kind="standby")
     if isinstance(error, StoreError):
         return CommandError(Code.UNREACHABLE if error.retryable else Code.DATA, str(error), kind="store")
     if isinstance(error, ConnectionError | TimeoutError):

@@ -133,6 +133,8 @@ def unwell(state: State, watcher: Watcher, now_ns: int) -> str:
     judged = jobs.states.get("objectives") if jobs is not None else None
     if state.stopping or judged is None:
         return "the server stops or starts"
+    if state.standby is not None and not state.standby.active():
+        return "this server is not the active one of its pair"
     if judged.paused:
         return "the job objectives is paused"
     if judged.last_success_ns is None:

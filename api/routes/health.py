@@ -83,6 +83,8 @@ def readiness(state: State) -> Ready:
     failing = state.jobs.failing() if state.jobs else ["none started"]
     late = state.jobs.late(time.time_ns()) if state.jobs else []
     behind = [f"jobs behind: {', '.join(late)}"] if late else []
+    if state.standby is not None and state.standby.problem:
+        behind.append(f"standby: {state.standby.problem}")
     behind += [f"heartbeat {beat.name}: {beat.why}" for beat in state.beats if beat.why]
     checks = [
         Check(

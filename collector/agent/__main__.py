@@ -17,7 +17,7 @@ import msgspec
 
 from collector import log
 from collector.agent.run import run_agent
-from collector.agent.settings import AgentSettings
+from collector.agent.settings import AgentSettings, agent_body
 from collector.settings import ConfigError, read_toml, section
 from collector.spool.fs import LockedError
 
@@ -67,7 +67,8 @@ def settings_of(
 
     `otlp` (host:port) adds the collector of that name, which takes HTTP there and nothing else. Raises ConfigError.
     """
-    body = dict(read_toml(config).get("agent", {})) if config else {}
+    document = read_toml(config) if config else {}
+    body = agent_body(document, str(config or ""))
     given = {"server": server, "token_file": token_file}
     body |= {name: value for name, value in given.items() if value is not None}
     settings = section(body, AgentSettings, "agent", str(config or ""))

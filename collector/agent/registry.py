@@ -134,6 +134,12 @@ def _prometheus(settings: AgentSettings, host: str, clock: HostClock) -> Source:
     return PrometheusSource(host, settings.prometheus)
 
 
+def _probes(settings: AgentSettings, host: str, clock: HostClock) -> Source:  # noqa: ARG001 - one signature for all
+    from collector.probes.source import ProbesSource
+
+    return ProbesSource(host, settings.probes)
+
+
 def _lines(settings: AgentSettings, host: str, clock: HostClock) -> Source:  # noqa: ARG001 - one signature for all
     from collector.lines.source import LinesSource
 
@@ -156,6 +162,7 @@ REGISTRY: Mapping[str, Callable[[AgentSettings, str, HostClock], Source]] = {
     "host": _host,
     "prometheus": _prometheus,
     "lines": _lines,
+    "probes": _probes,
 }
 
 

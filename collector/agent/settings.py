@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlsplit
+
+import msgspec
 
 from collector.clocks.settings import ClockSettings
 from collector.feeds.settings import FeedsSettings
@@ -12,6 +16,7 @@ from collector.lines.settings import LinesSettings
 from collector.nic.settings import NicSettings
 from collector.otlp.settings import OtlpSettings
 from collector.packet.live.settings import PacketSettings
+from collector.probes.settings import ProbesSettings, checks_from
 from collector.prometheus.settings import PrometheusSettings
 from collector.sched.settings import SchedulerSettings
 from collector.settings import ConfigError, Section
@@ -45,6 +50,7 @@ class AgentSettings(Section, frozen=True, kw_only=True):
     packet: PacketSettings = PacketSettings()  # likewise
     feeds: FeedsSettings = FeedsSettings()  # of the collector of that name
     otlp: OtlpSettings = OtlpSettings()  # of the collector of that name
+    probes: ProbesSettings = ProbesSettings()  # bounds of the collector of that name; its checks are [probes.NAME]
     prometheus: PrometheusSettings = PrometheusSettings()
     lines: LinesSettings = LinesSettings()  # of the collector of that name
     # Of each collector's spool, see collector.spool.settings.
@@ -77,7 +83,7 @@ class AgentSettings(Section, frozen=True, kw_only=True):
         self.spool().validate()
         if len(self.host_name) > 255 or any(c.isspace() or c == "@" for c in self.host_name):
             raise ConfigError("host_name", f"{self.host_name!r} must have at most 255 characters, no blanks and no @")
-        for name in ("clock", "feeds", "host", "lines", "nic", "otlp", "packet", "prometheus", "scheduler"):
+        for name in ("clock", "feeds", "host", "lines", "nic", "otlp", "packet", "probes", "prometheus", "scheduler"):
             try:
                 getattr(self, name).validate()
             except ConfigError as error:
@@ -93,3 +99,13 @@ class AgentSettings(Section, frozen=True, kw_only=True):
             segment_bytes=self.segment_bytes,
             batch_bytes=self.batch_bytes,
         )
+
+
+def agent_body(document: Mapping[str, Any], source: str = "") -> dict[str, Any]:
+    """`[agent]` of a configuration with the checks of `[probes.NAME]` in it. Raises ConfigError."""
+    body = dict(document.get("agent", {}))
+    checks = checks_from(document, source)
+    bounds = body.get("probes", {})
+    if checks and isinstance(bounds, Mapping):
+        body["probes"] = {**bounds, "checks": msgspec.to_builtins(checks)}
+    return body

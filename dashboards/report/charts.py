@@ -10,7 +10,7 @@ from typing import Any
 
 from analytics.report.value import CohortLine, CurveLine, PathLine, ScenarioLine
 from analytics.report.words import clean
-from dashboards.report.view import MissingExtraError
+from dashboards.report.view import DrawingError, MissingExtraError
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#555555"
 WIDTH = 560
@@ -41,7 +41,10 @@ def svg(chart: Any) -> str:
         .configure_legend(labelFontSize=12, titleFontSize=12, orient="top", labelLimit=300, columnPadding=36)
         .configure_view(stroke=None)
     )
-    return str(vl_convert.vegalite_to_svg(configured.to_dict(), allowed_base_urls=[]))
+    try:
+        return str(vl_convert.vegalite_to_svg(configured.to_dict(), allowed_base_urls=[]))
+    except ValueError as error:
+        raise DrawingError(f"a chart could not be drawn: {str(error)[:300]}") from error
 
 
 def _name(text: str) -> str:
@@ -61,7 +64,9 @@ def course(one: PathLine) -> str | None:
     if len({row["t"] for row in rows}) < 2:
         return None
     base = alt.Chart(alt.Data(values=rows)).encode(
-        x=alt.X("t:T", title="time (UTC)", scale=alt.Scale(type="utc"), axis=alt.Axis(labelOverlap=True)),
+        x=alt.X(
+            "t:T", title="time (UTC)", scale=alt.Scale(type="utc"), axis=_time_axis(alt, [row["t"] for row in rows])
+        ),
         y=alt.Y(
             "ms:Q",
             title="latency in ms",
@@ -72,6 +77,15 @@ def course(one: PathLine) -> str | None:
         strokeDash=alt.StrokeDash("what:N", title=None, scale=alt.Scale(range=[[1, 0], [6, 3]])),
     )
     return svg(base.mark_line(strokeWidth=2, interpolate="linear").properties(width=WIDTH, height=170))
+
+
+def _time_axis(alt: Any, times: Sequence[Any]) -> Any:
+    """Days where there are some, hours otherwise; few enough that labels of any font stay apart."""
+    days = (max(times) - min(times)) / 86_400_000
+    if days > 3:
+        step = -(-int(days) // 10)
+        return alt.Axis(format="%d %b", tickCount=alt.TimeIntervalStep(interval="day", step=step), labelOverlap=False)
+    return alt.Axis(format="%H:%M" if days <= 1 else "%d %b %H:%M", tickCount=5)
 
 
 def stages(one: PathLine) -> str | None:
@@ -90,7 +104,7 @@ def stages(one: PathLine) -> str | None:
     base = alt.Chart(alt.Data(values=rows)).encode(
         y=alt.Y("stage:N", title=None, sort=names, axis=alt.Axis(labelPadding=6)),
         yOffset=alt.YOffset("when:N", sort=["this period", "the period before"]),
-        x=alt.X("ms:Q", title="mean time in ms", axis=alt.Axis(format="~g")),
+        x=alt.X("ms:Q", title="mean time in ms", axis=alt.Axis(format="~g", tickCount=6)),
         color=alt.Color(
             "when:N", title=None, sort=["this period", "the period before"],
             scale=alt.Scale(domain=["this period", "the period before"], range=[BLUE, "#B8C7D3"]),

@@ -110,7 +110,7 @@ def _cost(one: Cost) -> Section:
         )
     elif one.effect is not None:
         blocks.append(Text("No effect by group of customers is known.", "unknown"))
-    for said in (*one.checks, one.naive):
+    for said in (*one.notes, *one.checks, one.naive):
         if said:
             blocks.append(Text(clean(said, 500), "remark"))
     return Section(f"What the latency of {cell(one.path, 40)} does to {kpi}", tuple(blocks))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from analytics.report.cost import amount, found_by
 from analytics.report.value import BudgetLine, Cost, PathLine, Quantile, Report
-from analytics.report.words import clean, duration, exactly, latency, many, money, number, percent, signed
+from analytics.report.words import clean, complete, duration, exactly, latency, many, money, number, percent, signed
 from dashboards.report.view import Section, Table, Text, cell
 
 _PATHS, _COSTS, _BUDGETS, _SCENARIOS, _TURNS = 5, 3, 4, 3, 2
@@ -27,7 +27,7 @@ def _latency(report: Report) -> Section:
     rows = [
         (
             cell(one.name, 28), f"{one.count:,}", *(_now_before(q) for q in one.quantiles), _change(_tail(one)),
-            f"{one.unfinished:,}", percent(one.completeness, 4),
+            f"{one.unfinished:,}", complete(one.completeness),
         )
         for one in report.paths[:_PATHS]
     ]  # fmt: skip
@@ -109,8 +109,8 @@ def _span(value: float | None, low: float | None, high: float | None, unit: str)
 
 def _sure(report: Report) -> Section:
     said = [Text(sentence) for sentence in report.quality.sentences[:1]]
-    designs = {one.effect.design for one in report.costs if one.effect is not None and one.may_claim}
-    if "strata" in designs:
+    designs = {one.effect.design for one in report.costs if one.effect is not None and one.may_claim and one.change}
+    if designs - {"experiment", "natural experiment"}:
         said.append(Text("Effects found by comparing what is alike are associations; only an experiment proves one."))
     failed = [
         one for one in report.costs if one.effect is not None and not one.may_claim and one.effect.verdict != "refused"

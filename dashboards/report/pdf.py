@@ -9,13 +9,9 @@ from pathlib import Path
 
 import msgspec
 
-from dashboards.report.view import Chart, MissingExtraError, Section, Table, View
+from dashboards.report.view import Chart, DrawingError, MissingExtraError, Section, Table, View
 
 _HERE = Path(__file__).parent
-
-
-class DrawingError(RuntimeError):
-    """Typst could not set the page; the message is its own."""
 
 
 def pdf(view: View) -> bytes:

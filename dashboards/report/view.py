@@ -101,6 +101,10 @@ def _block(block: Block) -> Block:
     return Table(clean(block.caption, 200), tuple(cell(name, 60) for name in block.head), rows, block.numbers)
 
 
+class DrawingError(RuntimeError):
+    """A chart or the page could not be drawn; the message is the drawing program's own."""
+
+
 class MissingExtraError(RuntimeError):
     """What draws charts or pages is not installed; the message says how to install it."""
 

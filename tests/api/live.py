@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,16 +37,22 @@ class Live:
         return self.process.wait(30)
 
 
-def start(data: Path, config: str = "", *arguments: str) -> Live:
+def start(
+    data: Path,
+    config: str = "",
+    *arguments: str,
+    program: Sequence[str] = ("-m", "api.server"),
+    environment: Mapping[str, str] | None = None,
+) -> Live:
     """Start a server on `data` and wait until it says that it is ready."""
     data.mkdir(parents=True, exist_ok=True)
     if config:
         (data / "tailsight.toml").write_text(config)
     with (data / "server.log").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "api.server", "--data", str(data), "--port", "0", *arguments],
+            [sys.executable, *program, "--data", str(data), "--port", "0", *arguments],
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -236,3 +236,31 @@ def test_applying_is_recorded_and_wrong_objects_do_not_stop_the_others(store: St
     made = book.compiled()
     assert [o.name for o in made.objectives] == ["order-latency", "order-minutes", "order-pyrra"]
     assert made.errors
+
+
+def test_a_clock_that_is_set_back_counts_and_judges_on(store: Store, control: Control) -> None:
+    """Fault 14 in the evaluation: an hour back, and the page comes as if nothing had been."""
+    book = book_of(control, GAUGE)
+    blank = {"host": "gw", "service": "", "label_set": 0, "name": "nic_ring_fill"}
+
+    def read(seconds: range, value: float) -> None:
+        put_rows(store, "gauges", [{**blank, "ts": HOUR + s * S, "value": value} for s in seconds])
+
+    read(range(-3600, 3600, 10), 0.1)
+    engine = SloEngine(book, SloSettings())
+    for seconds in (3580, 3600):
+        tick(engine, store, seconds)
+    assert alert(book, name="ring-fill").state == "inactive"
+    read(range(0, 900, 10), 0.9)  # the clock is set back by an hour, and what is read then is bad
+    for seconds in (10, 300, 900):
+        tick(engine, store, seconds)
+    (rule, *_) = engine.snapshot.objectives["ring-fill"]["rules"]
+    assert alert(book, name="ring-fill").state == "firing"
+    assert [(s["total"], s["total"] - s["good"]) for s in rule["sides"]] == [(360, 88), (30, 30)]
+    fired = alert(book, name="ring-fill").episode
+    again = SloEngine(SloBook(control), SloSettings())  # and what was counted stays counted for the next process
+    tick(again, store, 910)
+    assert alert(book, name="ring-fill").episode == fired
+    tick(again, store, 4510)  # forward again: the hour in between holds what was read then
+    tick(again, store, 4520)
+    assert [r["kind"] for r in book.outbox() if r["rule"] == "page-1h"] == ["firing", "resolved"]

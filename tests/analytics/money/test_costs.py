@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from analytics.kpis import KpiDefinition, KpiValue, record
 from analytics.money.actions import actions_from, budget_ms, budget_of
 from analytics.money.agreements import agreement, agreements_from, bounds, due, judge
-from analytics.money.debts import Alerted, debts_from, ledger
+from analytics.money.debts import debts_from, ledger
 from analytics.money.modes import modes
 from analytics.money.showback import UNLABELLED, divided, showback, showback_from
 from analytics.percentiles import Counts
+from analytics.slo.episodes import Episode
 from collector.settings import ConfigError
 from collector.store import Store
 from tests.analytics.money.priced import KPIS, MS, PATHS, VALUE, S, fill, money
@@ -135,7 +136,7 @@ def test_debts_are_priced_as_far_as_the_stage_takes_that_long(store: Store) -> N
     end = fill(store)
     debts = debts_from(tomllib.loads(DEBTS), PATHS)
     episodes = [
-        Alerted(
+        Episode(
             episode=name, objective=objective, rule="page-1h", severity="page", breach_ns=at, fired_ns=at,
             resolved_ns=at + 60 * S,
         )

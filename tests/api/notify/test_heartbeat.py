@@ -36,7 +36,7 @@ def state_of(control: Control) -> Any:
     target = webhook("http://127.0.0.1:1/")
     sender = Sender("hook", target, Deliveries(control, {"hook": target}))
     states = {name: JobState(name, 10.0, last_success_ns=time.time_ns()) for name in ("objectives", "notify-hook")}
-    return SimpleNamespace(jobs=SimpleNamespace(states=states), senders=(sender,), stopping=False)
+    return SimpleNamespace(jobs=SimpleNamespace(states=states), senders=(sender,), stopping=False, standby=None)
 
 
 def test_it_stands_for_judging_and_for_delivery(control: Control) -> None:
