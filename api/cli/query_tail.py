@@ -67,7 +67,7 @@ def budgets(
     with opened(run) as store, _progress(run, "budgets") as tell:
         found = ask(
             store, known, from_ns=start, to_ns=end, step_s=step_ns // 1_000_000_000, q=q, rollup=rollup,
-            modes=_modes(mode), progress=tell,
+            modes=modes_of(mode), progress=tell,
         )  # fmt: skip
     value = plain([found])[0]
 
@@ -102,7 +102,7 @@ def attribution(
     _check_q(q)
     known = path_named(run, path)
     with opened(run) as store, _progress(run, "attribution") as tell, _enough():
-        found = ask(store, known, from_ns=start, to_ns=end, q=q, modes=_modes(mode), progress=tell)
+        found = ask(store, known, from_ns=start, to_ns=end, q=q, modes=modes_of(mode), progress=tell)
     value = plain([found])[0]
 
     def show(console: Console) -> None:
@@ -137,7 +137,7 @@ def drivers(
     _check_q(q)
     known = path_named(run, path)
     with opened(run) as store, _progress(run, "drivers"), _enough():
-        found = ask(store, known, from_ns=start, to_ns=end, q=q, modes=_modes(mode), support=support)
+        found = ask(store, known, from_ns=start, to_ns=end, q=q, modes=modes_of(mode), support=support)
     value = plain([found])[0]
 
     def show(console: Console) -> None:
@@ -183,7 +183,7 @@ def explain(
     with opened(run) as store, _progress(run, "explain"):
         try:
             found = explanation(
-                store, known, from_ns=start, to_ns=end, against=against, paths=others, modes=_modes(mode)
+                store, known, from_ns=start, to_ns=end, against=against, paths=others, modes=modes_of(mode)
             )
         except ValueError as error:
             raise CommandError(Code.USAGE, str(error)) from error
@@ -213,7 +213,8 @@ def _check_q(q: float) -> None:
         raise CommandError(Code.USAGE, f"--q is a share above 0 and at most 0.5; got {q}")
 
 
-def _modes(mode: str) -> tuple[Mode, ...] | None:
+def modes_of(mode: str) -> tuple[Mode, ...] | None:
+    """The modes that `--mode` stands for; None: users' messages."""
     from collector.record import Mode
 
     return {"users": None, "synthetic": (Mode.SYNTHETIC,), "shadow": (Mode.SHADOW,)}[mode]
