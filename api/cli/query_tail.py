@@ -214,7 +214,7 @@ def _check_q(q: float) -> None:
 
 
 def modes_of(mode: str) -> tuple[Mode, ...] | None:
-    """Which messages `--mode` names; None: users'."""
+    """The modes that `--mode` stands for; None: users' messages."""
     from collector.record import Mode
 
     return {"users": None, "synthetic": (Mode.SYNTHETIC,), "shadow": (Mode.SHADOW,)}[mode]
