@@ -1,6 +1,6 @@
 # Tailsight. `make` or `make help` lists what there is to do.
 .DEFAULT_GOAL := help
-.PHONY: help up test lint test-faults bench lock clean
+.PHONY: help up grafana test lint test-faults bench lock clean
 
 # The first Python of at least 3.11; set PYTHON=... to choose another.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
@@ -16,6 +16,9 @@ help: ## Show this list
 
 up: $(VENV)/runtime.stamp ## Set everything up and run: server, embedded store, agent and a live order path
 	@$(BIN)/tailsight up $(ARGS)
+
+grafana: ## Start a Grafana of this machine with the dashboards, beside a running `make up`
+	@DATA="$(DATA)" ./deploy/grafana/run.sh
 
 test: $(VENV)/dev.stamp lint ## Set everything up, check style and types, run the tests
 	$(BIN)/python -m pytest $(ARGS)

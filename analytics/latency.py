@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from typing import Literal
 
 import msgspec
+import numpy as np
 
 from analytics import buckets, tally
 from analytics.completeness import asked as completeness
@@ -155,18 +157,31 @@ def heatmap(
     to_ns: int | None = None,
     rollup: str = "",
     source: Source = "counts",
+    per_octave: int = 1 << buckets.SUB_BUCKET_BITS,
 ) -> list[Cell]:
-    """The counts of one stage by step of `step_s` seconds (a multiple of 10) and bucket, ascending."""
+    """The counts of one stage by step of `step_s` seconds (a multiple of 10) and bucket, ascending.
+
+    With a `per_octave` (a power of two) below 128, as many neighbouring buckets are added up as leave so many per
+    octave; their edges stay edges of buckets, so that the counts are exact.
+    """
     _check_step(step_s)
+    shift = (1 << buckets.SUB_BUCKET_BITS).bit_length() - per_octave.bit_length()
+    if per_octave < 1 or per_octave & (per_octave - 1) or shift < 0:
+        raise ValueError(f"per_octave must be a power of two from 1 to 128, got {per_octave}")
     reach = _reach(store, path, from_ns, to_ns, source)
     if reach is None:
         return []
     tallies = _tallies(store, path, stage, *reach, rollup, source, step_s, None)
-    return [
-        Cell(second * NS, int(buckets.low(b)), int(buckets.high(b)), n)
-        for (second, _), one in sorted(tallies.items())
-        for b, n in sorted(one.buckets.items())
-    ]
+    last = (1 << shift) - 1
+    cells = []
+    for (second, _), one in sorted(tallies.items()):
+        merged: Counter[int] = Counter()
+        for b, n in one.buckets.items():
+            merged[b >> shift << shift] += n
+        edges = sorted(merged)
+        lows, highs = buckets.low(np.array(edges)).tolist(), buckets.high(np.array(edges) + last).tolist()
+        cells += [Cell(second * NS, low, high, merged[b]) for b, low, high in zip(edges, lows, highs, strict=True)]
+    return cells
 
 
 def latency_of(

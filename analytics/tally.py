@@ -82,9 +82,7 @@ def stored(
     """
     tallies: Tallies = defaultdict(Tally)
     levels = (3600, 60, 10) if step_s is None or step_s % 3600 == 0 else (60, 10) if step_s % 60 == 0 else (10,)
-    spans, headless_of = (
-        _tiles(store, path, from_s, to_s, levels) if level is None else ({level: ((from_s, to_s),)}, {})
-    )
+    spans, headless_of = tiles(store, path, from_s, to_s, levels) if level is None else ({level: ((from_s, to_s),)}, {})
     step = step_s or (to_s - from_s)
     origin = from_s if step_s is None else 0
     lost: dict[int, int] = defaultdict(int)
@@ -223,7 +221,7 @@ def _pieces(from_ns: int, to_ns: int, step_s: int | None) -> Iterator[tuple[int,
         at = end
 
 
-def _tiles(
+def tiles(
     store: Store, path: str, from_s: int, to_s: int, levels: tuple[int, ...]
 ) -> tuple[Mapping[int, tuple[Span, ...]], dict[int, dict[int, int]]]:
     """Per level the spans to sum: the coarsest level is asked first, a finer one only about what that leaves.

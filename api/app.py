@@ -26,6 +26,7 @@ _log = logger("api")
 _SAFE = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 )
 _ERRORS = {
@@ -99,9 +100,11 @@ class _Outermost:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                given = [*message.get("headers", ())]
+                named = {name.lower() for name, _ in given}  # a page states a policy of its own
                 message["headers"] = [
-                    *message.get("headers", ()),
-                    *_SAFE,
+                    *given,
+                    *(one for one in _SAFE if one[0] not in named),
                     (b"tailsight-request", request_id.encode()),
                 ]
             await send(message)
@@ -145,9 +148,12 @@ def _description(app: FastAPI) -> dict[str, Any]:
                 {"name": "objectives", "description": "Error budgets, burn rates and alerts."},
                 {"name": "hosts", "description": "Clocks and hosts."},
                 {"name": "kpis", "description": "Business measures."},
+                {"name": "money", "description": "What latency costs, and investments in it."},
+                {"name": "reports", "description": "Executive reports."},
                 {"name": "stream", "description": "What happens, as it happens."},
                 {"name": "ingest", "description": "The agents' door."},
                 {"name": "tokens", "description": "Who may do what."},
+                {"name": "page", "description": "The page for a browser, and its sessions."},
             ],
         )
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
@@ -201,7 +207,7 @@ def _errors(path: str, method: str, operation: dict[str, Any]) -> None:
                 "Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}
             }
     for code, response in operation["responses"].items():
-        if code in ("400", "409") and "content" not in response:
+        if code.startswith("4") and "content" not in response:
             response["content"] = problem
     operation.setdefault("operationId", f"{method}_{path.strip('/').replace('/', '_')}")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+import sqlite3
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -21,8 +22,10 @@ from starlette.datastructures import Headers
 from api.control import Control
 from api.server_settings import is_loopback
 
-Scope = Literal["agent", "read", "sql", "operate"]
+Scope = Literal["agent", "read", "sql", "operate", "executive"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
+# Who may read figures may read the reports made of them; the other way round not.
+INCLUDED: dict[str, frozenset[str]] = {"executive": frozenset({"read"})}
 _PROXY_HEADERS = ("x-forwarded-for", "forwarded", "x-real-ip", "via")
 # Compared against when the id is unknown, so that both refusals take the same time.
 _NOBODY = hashlib.sha256(b"nobody").digest()
@@ -49,6 +52,11 @@ class TokenRow:
     expires_ns: int | None
     revoked_ns: int | None
     last_used_ns: int | None
+
+
+def opens(principal: Principal, scope: str) -> bool:
+    """Whether who asks may pass a door of this scope."""
+    return scope in principal.scopes or not principal.scopes.isdisjoint(INCLUDED.get(scope, ()))
 
 
 class RefusedError(Exception):
@@ -114,7 +122,16 @@ class Tokens:
         matches = hmac.compare_digest(rows[0]["hash"] if rows else _NOBODY, _digest(token))
         if not (rows and matches):
             raise RefusedError("the token is not known here")
-        row = rows[0]
+        return self._opened(rows[0])
+
+    def by_id(self, token_id: str) -> Principal:
+        """Whose token has this id, for a session that was opened with it. Raises RefusedError when it opens nothing."""
+        rows = self._control.rows("SELECT * FROM tokens WHERE id = ?", (token_id,))
+        if not rows:
+            raise RefusedError("the token is not known here")
+        return self._opened(rows[0])
+
+    def _opened(self, row: sqlite3.Row) -> Principal:
         now = time.time_ns()
         if row["revoked_ns"] is not None:
             raise RefusedError("the token has been revoked")
@@ -146,6 +163,15 @@ def from_this_machine(peer: str, headers: Headers) -> bool:
     host = urlsplit("//" + headers.get("host", "")).hostname or ""
     origin = headers.get("origin")
     return is_loopback(host) and (origin is None or is_loopback(urlsplit(origin).hostname or ""))
+
+
+def same_origin(headers: Headers) -> bool:
+    """Whether a browser sends this for a page of this server, or for what its user typed; programs do not say."""
+    site = headers.get("sec-fetch-site")
+    if site is not None:
+        return site in ("same-origin", "none")
+    origin = headers.get("origin")
+    return origin is None or urlsplit(origin).netloc == headers.get("host", "")
 
 
 def _digest(token: str) -> bytes:

@@ -20,6 +20,9 @@ CREATE TABLE IF NOT EXISTS tokens (
     id TEXT PRIMARY KEY, name TEXT NOT NULL, scopes TEXT NOT NULL, hash BLOB NOT NULL, created_ns INTEGER NOT NULL,
     expires_ns INTEGER, revoked_ns INTEGER, last_used_ns INTEGER
 ) STRICT;
+CREATE TABLE IF NOT EXISTS sessions (
+    hash BLOB PRIMARY KEY, token_id TEXT NOT NULL, created_ns INTEGER NOT NULL, expires_ns INTEGER NOT NULL
+) STRICT;
 CREATE TABLE IF NOT EXISTS jobs (
     name TEXT PRIMARY KEY, paused INTEGER NOT NULL
 ) STRICT;
@@ -43,6 +46,14 @@ CREATE TABLE IF NOT EXISTS notify_deliveries (
     PRIMARY KEY (target, notification)
 ) STRICT;
 CREATE INDEX IF NOT EXISTS notify_deliveries_open ON notify_deliveries (target, due_ns) WHERE done = 0;
+CREATE TABLE IF NOT EXISTS slo_episodes (
+    episode TEXT PRIMARY KEY, objective TEXT NOT NULL, rule TEXT NOT NULL, severity TEXT NOT NULL,
+    breach_ns INTEGER NOT NULL, fired_ns INTEGER NOT NULL, resolved_ns INTEGER NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS slo_episodes_by_time ON slo_episodes (fired_ns);
+CREATE TABLE IF NOT EXISTS scenarios (
+    name TEXT PRIMARY KEY, body TEXT NOT NULL, saved_ns INTEGER NOT NULL, saved_by TEXT NOT NULL
+) STRICT;
 CREATE TABLE IF NOT EXISTS maintenance (
     name TEXT PRIMARY KEY, start_ns INTEGER NOT NULL, end_ns INTEGER NOT NULL, who TEXT NOT NULL, why TEXT NOT NULL,
     objectives TEXT NOT NULL, services TEXT NOT NULL, send TEXT NOT NULL, budget_burns INTEGER NOT NULL,
@@ -51,6 +62,14 @@ CREATE TABLE IF NOT EXISTS maintenance (
 CREATE TABLE IF NOT EXISTS maintenance_held (
     episode TEXT PRIMARY KEY, name TEXT NOT NULL, objective TEXT NOT NULL, rule TEXT NOT NULL, service TEXT NOT NULL,
     held_ns INTEGER NOT NULL, let_go_ns INTEGER, outcome TEXT NOT NULL DEFAULT ''
+) STRICT;
+CREATE TABLE IF NOT EXISTS gates (
+    name TEXT PRIMARY KEY, verdict TEXT NOT NULL, since_ns INTEGER NOT NULL, closing_ns INTEGER NOT NULL,
+    trigger_id TEXT NOT NULL, triggered_ns INTEGER NOT NULL, done INTEGER NOT NULL, held_back INTEGER NOT NULL,
+    judged_ns INTEGER NOT NULL, body TEXT NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS gate_answers (
+    gate TEXT NOT NULL, who TEXT NOT NULL, verdict TEXT NOT NULL, at_ns INTEGER NOT NULL, PRIMARY KEY (gate, who)
 ) STRICT;
 CREATE TABLE IF NOT EXISTS follow_log (
     one INTEGER PRIMARY KEY CHECK (one = 1), id TEXT NOT NULL, seq INTEGER NOT NULL, floor INTEGER NOT NULL

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -58,7 +58,7 @@ class Problem(BaseModel):
 
 
 class ProblemError(HTTPException):
-    """Ends a request with a problem. `kind` is the last part of its type."""
+    """Ends a request with a problem. `kind` is the last part of its type; `members` are further ones of its body."""
 
     def __init__(
         self,
@@ -69,6 +69,7 @@ class ProblemError(HTTPException):
         errors: Sequence[FieldProblem] = (),
         retry_after: float | None = None,
         headers: dict[str, str] | None = None,
+        members: Mapping[str, Any] | None = None,
     ) -> None:
         extra = dict(headers or {})
         if retry_after is not None:
@@ -76,10 +77,13 @@ class ProblemError(HTTPException):
         super().__init__(status, detail, extra)
         self.kind = kind
         self.errors = tuple(errors)
+        self.members = dict(members or {})
 
     def response(self) -> Response:
         """The problem as a response, with a fresh id."""
-        return problem_response(self.status_code, self.kind, self.detail, errors=self.errors, headers=self.headers)
+        return problem_response(
+            self.status_code, self.kind, self.detail, errors=self.errors, headers=self.headers, members=self.members
+        )
 
 
 def bad_parameter(name: str, problem: str, where: str = "query") -> ProblemError:
@@ -97,9 +101,11 @@ def problem_response(
     errors: Sequence[FieldProblem] = (),
     headers: Any = None,
     problem_id: str = "",
+    members: Mapping[str, Any] | None = None,
 ) -> Response:
     """One problem as an HTTP response."""
     body: dict[str, Any] = {
+        **(members or {}),
         "type": f"urn:tailsight:problem:{kind}",
         "title": kind.replace("-", " ").capitalize(),
         "status": status,

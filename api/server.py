@@ -24,7 +24,9 @@ from granian.server.embed import Server
 
 from analytics.kpis import kpis_from
 from analytics.learned import LearnedSettings
+from analytics.money.declared import money_from
 from analytics.probe_paths import declared_paths
+from analytics.slo.gates import gates_from
 from analytics.slo.maintenance import windows_from
 from analytics.slo.settings import SloSettings
 from analytics.windows import WindowSettings
@@ -35,6 +37,7 @@ from api.hold import Hold, ServerRunsError
 from api.kpi_sources import sources_from
 from api.notify.heartbeat import watchers_from
 from api.notify.settings import targets_from
+from api.reports.settings import reports_from
 from api.routes.health import readiness
 from api.server_settings import ServerSettings
 from api.standby.settings import StandbySettings
@@ -85,12 +88,16 @@ def run_server(
     points = points_from(document, source)
     paths = declared_paths(document, points, source)
     kpis, sources = kpis_from(document, source), sources_from(document, source)
+    money = money_from(document, paths, kpis, source)
     windows = section(document.get("windows", {}), WindowSettings, "windows", source)
     learned = section(document.get("learned", {}), LearnedSettings, "learned", source)
     slo = section(document.get("slo", {}), SloSettings, "slo", source)
     notify = targets_from(document, source)
+    reports = reports_from(document, source)
     maintenance = windows_from(document, source)
     watchers = watchers_from(document, source)
+    webhooks = [name for name, target in notify.items() if target.kind == "webhook"]
+    gates = gates_from(document, source, kpis=kpis, calendars=slo.calendars, webhooks=webhooks)
     standby = section(document.get("standby", {}), StandbySettings, "standby", source)
     landing = section(document.get("landing", {}), LandingSettings, "landing", source)
     retention = section(document.get("retention", {}), Retention, "retention", source)
@@ -116,8 +123,11 @@ def run_server(
         store.open()
         here = state.build(settings, store, control, paths, Landing(store, points, landing))
         here.migrated = True
-        here.kpis = kpis
-        here.jobs = jobs_of(here, windows, learned, sources, slo, notify, maintenance, watchers, standby)
+        here.kpis, here.money = kpis, money
+        here.jobs = jobs_of(
+            here, windows, learned, sources, slo, notify, gates, maintenance, watchers, standby, reports,
+            Path(source).parent if source else data,
+        )  # fmt: skip
         here.metrics.attach(here)
         here.audit.record(
             "server", "server.start", str(os.getpid()), "ok", {"config": bool(source), "host": settings.host}

@@ -72,6 +72,7 @@ class ServerSettings(Section, frozen=True, kw_only=True):
     stream_buffer: int = 512  # events one reader may be behind
     stream_history: int = 4096  # events kept for readers that come back
 
+    session_hours: float = 12.0  # how long a browser stays signed in
     heartbeat_seconds: float = 15.0  # a collector that says nothing for so long is silent
     stop_seconds: float = 10.0
 
@@ -110,6 +111,7 @@ class ServerSettings(Section, frozen=True, kw_only=True):
             "stream_readers",
             "stream_buffer",
             "stream_history",
+            "session_hours",
             "heartbeat_seconds",
             "stop_seconds",
         ):

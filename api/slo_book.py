@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from analytics.kpis import KpiDefinition
 from analytics.slo.compiled import Compiled, compiled
-from analytics.slo.episodes import Alert, Transition, acknowledge
+from analytics.slo.episodes import Alert, Episode, Transition, acknowledge
 from analytics.slo.openslo_read import Source, read
 from api.audit import Audit
 from api.control import Control
@@ -32,6 +33,12 @@ ON CONFLICT (objective, rule) DO UPDATE SET
     {", ".join(f"{name} = excluded.{name}" for name in _COLUMNS if name not in ("objective", "rule"))}
 WHERE NOT (state = 'acknowledged' AND excluded.state = 'firing' AND episode = excluded.episode)
 """  # noqa: S608 - names of ours
+
+
+_EPISODE = """
+INSERT INTO slo_episodes (episode, objective, rule, severity, breach_ns, fired_ns, resolved_ns)
+VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (episode) DO UPDATE SET resolved_ns = excluded.resolved_ns
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +73,17 @@ class SloBook:
         rows = self._control.rows("SELECT body FROM slo_objects ORDER BY kind, name")
         return "[" + ",\n".join(row["body"] for row in rows) + "]"
 
-    def compiled(self, paths: Iterable[str] | None = None, calendars: Iterable[str] | None = None) -> Compiled:
+    def compiled(
+        self,
+        paths: Iterable[str] | None = None,
+        calendars: Iterable[str] | None = None,
+        kpis: Mapping[str, KpiDefinition] | None = None,
+    ) -> Compiled:
         """The objectives in force, and what is wrong with them under the present configuration."""
         found = read(self.text(), "applied")
         known = None if paths is None else set(paths)
-        made = compiled(found.objects, paths=known, calendars=None if calendars is None else set(calendars))
+        named = None if calendars is None else set(calendars)
+        made = compiled(found.objects, paths=known, calendars=named, kpis=kpis)
         return Compiled(made.objectives, (*found.problems, *made.problems))
 
     def apply(self, sources: Sequence[Source], who: str, *, prune: bool = False) -> Applied:
@@ -115,6 +128,15 @@ class SloBook:
             for alert in alerts:
                 db.execute(_SAVE, asdict(alert))
             for one, body in heard:
+                if one.kind != "acknowledged":
+                    a = one.alert
+                    db.execute(
+                        _EPISODE,
+                        (
+                            a.episode, a.objective, a.rule, str(body.get("severity") or ""), a.breach_ns, a.fired_ns,
+                            a.resolved_ns,
+                        ),
+                    )  # fmt: skip
                 db.execute(
                     "INSERT OR IGNORE INTO slo_outbox (episode, kind, objective, rule, at_ns, body) "
                     "VALUES (?, ?, ?, ?, ?, ?)",
@@ -134,6 +156,47 @@ class SloBook:
         alert, heard = acknowledge(found[0], who, time.time_ns())
         self.save([alert], [(heard, {"acknowledged_by": who})])
         return alert
+
+    def episodes(self, from_ns: int = 0, to_ns: int = (1 << 63) - 1, limit: int = 1_000) -> list[Episode]:
+        """Episodes that fired in a part of [from_ns, to_ns), the newest first: those that still fire have no end."""
+        sql = (
+            "SELECT * FROM slo_episodes WHERE fired_ns < ? AND (resolved_ns = 0 OR resolved_ns >= ?) "
+            "ORDER BY fired_ns DESC, episode LIMIT ?"
+        )
+        return [Episode(**dict(row)) for row in self._control.rows(sql, (to_ns, from_ns, limit))]
+
+    def unexplained(self, limit: int = 20) -> list[Alert]:
+        """Alerts that fire and of which nobody has been told the cause and the cost yet, oldest first."""
+        sql = (
+            f"SELECT {', '.join(_COLUMNS)} FROM slo_alerts a WHERE state IN ('firing', 'acknowledged') "  # noqa: S608 - names of ours
+            "AND NOT EXISTS (SELECT 1 FROM slo_outbox o WHERE o.episode = a.episode AND o.kind = 'explained') "
+            # Of what maintenance holds back nobody has been told, so that nothing can be added to it.
+            "AND NOT EXISTS (SELECT 1 FROM maintenance_held h WHERE h.episode = a.episode AND h.let_go_ns IS NULL) "
+            "ORDER BY fired_ns LIMIT ?"
+        )
+        return [Alert(**dict(row)) for row in self._control.rows(sql, (limit,))]
+
+    def explain(self, episode: str, found: Mapping[str, Any], at_ns: int) -> bool:
+        """Add what was found out about an episode to what its first notification said; False if it is over.
+
+        It is a notification of its own, `explained`, once per episode.
+        """
+        with self._control.transaction() as db:
+            row = db.execute(
+                "SELECT objective, rule, body FROM slo_outbox WHERE episode = ? AND kind = 'firing'", (episode,)
+            ).fetchone()
+            open_ = db.execute(
+                "SELECT 1 FROM slo_alerts WHERE episode = ? AND state IN ('firing', 'acknowledged')", (episode,)
+            ).fetchone()
+            if row is None or open_ is None:
+                return False
+            body = {**json.loads(row["body"]), **found, "kind": "explained"}
+            db.execute(
+                "INSERT OR IGNORE INTO slo_outbox (episode, kind, objective, rule, at_ns, body) "
+                "VALUES (?, 'explained', ?, ?, ?, ?)",
+                (episode, row["objective"], row["rule"], at_ns, json.dumps(body, sort_keys=True)),
+            )
+        return True
 
     def outbox(self, limit: int = 100) -> list[dict[str, Any]]:
         """Notifications that have not been sent, oldest first."""

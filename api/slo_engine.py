@@ -7,26 +7,29 @@ killed one stopped.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from analytics.completeness import completeness, share
+from analytics.kpis import KpiDefinition
 from analytics.paths import Path
 from analytics.runs import Goals
-from analytics.slo import sources, stored
+from analytics.slo import kpi_counts, sources, stored
 from analytics.slo.burn import Verdict
 from analytics.slo.counting import by_path, counted_path
 from analytics.slo.episodes import BLIND, OPEN, Alert, Transition
 from analytics.slo.evaluate import ARRIVAL, Evaluator, View, budget_of, merged
+from analytics.slo.gates import SeenObjective, seen_objective
 from analytics.slo.indicators import describe
 from analytics.slo.maintenance import Window, covering, paused
 from analytics.slo.objectives import Objective
 from analytics.slo.rules import Over
 from analytics.slo.settings import SloSettings
 from analytics.slo.sums import MONTH_S, Sums
+from api.costs import CostBook
 from api.maintenance import Held, Maintenance, holds, note
 from api.slo_book import SloBook
 from collector.log import logger
@@ -35,6 +38,7 @@ from collector.store import Store
 NS = 1_000_000_000
 _AGAIN_S = 120  # how far back gauges and the like are counted again at every tick, and every so often:
 _LATE_S, _LATE_EVERY = 900, 6
+_LATE_HOURS = 12  # of business measures that came late, counted again in one tick
 _EXACT_S = 24 * 3_600  # how far back a new objective is counted from messages; before that from buckets
 _log = logger("slo")
 
@@ -53,11 +57,18 @@ class Snapshot:
 class SloEngine:
     """Evaluates the objectives in force. `tick` is called by one job; `snapshot` may be read by anybody."""
 
-    def __init__(self, book: SloBook, settings: SloSettings, maintenance: Maintenance | None = None) -> None:
-        self.book, self.settings = book, settings
+    def __init__(
+        self,
+        book: SloBook,
+        settings: SloSettings,
+        maintenance: Maintenance | None = None,
+        kpis: Mapping[str, KpiDefinition] | None = None,
+    ) -> None:
+        self.book, self.settings, self.kpis = book, settings, dict(kpis or {})
         self.maintenance = maintenance or Maintenance(book.control)
         self._calendars = dict(settings.calendars)
         self.snapshot = Snapshot(0, 0, 0, {})
+        self.costs: CostBook | None = None  # what was computed of them last; the evaluation never computes any
         self.goals = Goals()
         self._revision: object = None
         self._sums: Sums | None = None
@@ -68,6 +79,9 @@ class SloEngine:
         self._since_s = self._summed_s = self._touched_s = self._ticks = self._known_to_s = self._counted_s = 0
         self._began_s = int(time.time()) // 3_600 * 3_600
         self._events: dict[str, tuple[int, int]] = {}
+        self._late_hours: set[int] = set()
+        self._looked_s = 0
+        self._round = 0
 
     def prepare(self, store: Store, paths: Mapping[str, Path], now_ns: int) -> bool:
         """Take over objectives that were applied since the last call; whether there were any changes."""
@@ -75,7 +89,7 @@ class SloEngine:
         revision = (self.book.revision(), tuple(sorted(paths)), tuple(pauses))
         if revision == self._revision:
             return False
-        made = self.book.compiled(paths, self.settings.calendars)
+        made = self.book.compiled(paths, self.settings.calendars, self.kpis)
         for problem in made.errors:
             _log.warning("objective_not_evaluated", problem=str(problem))
         self._end_removed(now_ns)
@@ -116,6 +130,7 @@ class SloEngine:
         self._ticks += 1
         sums.advance(end_s)
         self._count(store, end_s, now_ns)
+        self._count_late(store, end_s, now_ns)
         self._levels(store, now_s, now_ns)
         # A second of overlap and one of insertion: rows are stamped when their insert begins.
         # By the store's own clock, which stamps them: it may be another host's, and either may be set.
@@ -146,6 +161,18 @@ class SloEngine:
         self._add_up(view)
         self.snapshot = self._snapshot(view, now_ns, known_to_s, windows)
         return len(self._evaluator.judged)
+
+    def seen(self, names: Collection[str]) -> dict[str, SeenObjective]:
+        """Some objectives as the last tick found them, for gates; called by the job that ticks."""
+        sums, found = self._sums, {}
+        if sums is not None and self._evaluator.judged:
+            view, now_s = View(sums), self.snapshot.at_ns // NS
+            for one in self._evaluator.objectives:
+                if one.name not in names:
+                    continue
+                judged = [self._evaluator.judged[one.name, rule.name] for rule in one.rules]
+                found[one.name] = seen_objective(judged, budget_of(view, one, now_s))
+        return found
 
     def forget(self) -> None:
         """Begin anew from the control state and the store at the next tick: another server has acted meanwhile."""
@@ -203,8 +230,15 @@ class SloEngine:
             for start in range(exact_s, now_s, 3_600):
                 end = min(start + 3_600, self._end_s(now_s * NS))
                 if start < end and rest:
-                    rows = sources.count(store, rest, self._calendars, start, end, now_s * NS)
+                    rows = sources.count(store, rest, self._calendars, start, end, now_s * NS, self.kpis)
                     stored.insert(store, rows, start + 1)
+            for level, span in ((60, 4 * 86_400), (3_600, max(one.period_s for one in new))):
+                first = (now_s - span) // 3_600 * 3_600
+                stored.insert(
+                    store,
+                    sources.count_measures(store, rest, self._calendars, self.kpis, level, first, exact_s),
+                    1,
+                )
             _log.info("objectives_counted_back", objectives=len(new))
             stored.sum_levels(store, stored.touched(store, stored.clock_s(store) - 600), now_s, self._newer(now_s * NS))
 
@@ -216,9 +250,34 @@ class SloEngine:
         first = max(min(end_s - back, self._counted_s), end_s - _EXACT_S)
         for start in range(first, end_s, 3_600):
             end = min(start + 3_600, end_s)
-            rows = sources.count(store, self._evaluator.objectives, self._calendars, start, end, now_ns)
+            rows = sources.count(store, self._evaluator.objectives, self._calendars, start, end, now_ns, self.kpis)
             stored.insert(store, [row for row in rows if not self._held(row)], self._newer(now_ns))
         self._counted_s = end_s
+
+    def _count_late(self, store: Store, end_s: int, now_ns: int) -> None:
+        """Count hours again of which business values came in since the last tick, or were corrected.
+
+        One further hour is looked at in every tick, round and round: a correction may have moved what was in it.
+        """
+        mine = [one for one in self._evaluator.objectives if kpi_counts.leaves([one])]
+        if not mine:
+            return
+        now_s = now_ns // NS
+        oldest = (end_s - self.settings.kpi_late_s) // 3_600 * 3_600
+        names = {leaf.name for leaf in kpi_counts.leaves(mine)}
+        # As of window rows: the database stamps when an insert begins.
+        since = self._looked_s - 30 if self._looked_s else now_s - self.settings.kpi_late_s
+        self._late_hours |= kpi_counts.touched_hours(store, names, since, oldest, end_s)
+        self._looked_s = now_s
+        hours = sorted((hour for hour in self._late_hours if hour >= oldest), reverse=True)
+        self._round = (self._round + 1) % max(1, self.settings.kpi_late_s // 3_600)
+        chosen = dict.fromkeys([*hours[:_LATE_HOURS], end_s // 3_600 * 3_600 - self._round * 3_600])
+        for hour in chosen:
+            to_s = min(hour + 3_600, end_s)
+            if hour < to_s:
+                rows = sources.count(store, mine, self._calendars, hour, to_s, now_ns, self.kpis)
+                stored.insert(store, stored.different(store, mine, rows, hour, to_s), self._newer(now_ns))
+        self._late_hours = set(hours[_LATE_HOURS:])
 
     def _held(self, row: stored.Row) -> bool:
         """Whether the sums hold this very row already; what lies before their cells is written again."""
@@ -227,7 +286,7 @@ class SloEngine:
         if row.window < start:
             return False
         _, values = self._sums.cells(row.objective, 10, row.window, row.window + 10)
-        return len(values) == 1 and (int(values[0][0]), int(values[0][1])) == (row.good, row.total)
+        return len(values) == 1 and tuple(values[0].tolist()) == (row.good, row.total, row.uncertain)
 
     def _levels(self, store: Store, now_s: int, now_ns: int) -> None:
         assert self._sums is not None  # noqa: S101 - tick has made it
@@ -275,7 +334,10 @@ class SloEngine:
         objective = self._evaluator.by_name[one.alert.objective]
         window = covering(windows, objective.name, objective.service, one.at_ns)
         judged = self._evaluator.judged[one.alert.objective, one.alert.rule]
+        alert, over = one.alert, one.kind == "resolved"
+        costs = {} if self.costs is None else self.costs.fields(alert.objective, alert.episode, over=over)
         return {
+            **costs,
             **rule_fields(one.alert, judged.rule.severity, judged.verdict),
             "kind": one.kind,
             "service": objective.service,
@@ -322,9 +384,9 @@ class SloEngine:
     def _add_up(self, view: View) -> None:
         """Events since the hour in which this process began; corrections never lower a counter."""
         for one in self._evaluator.objectives:
-            counts = view.between(replace(one, slice_s=0), self._began_s, view.end_s)
+            counts = view.between(replace(one, slice_s=0, slice_ratio=False), self._began_s, view.end_s)
             bad, total = self._events.get(one.name, (0, 0))
-            self._events[one.name] = max(bad, counts.bad), max(total, counts.total)
+            self._events[one.name] = max(bad, int(counts.bad)), max(total, counts.total)
 
 
 _ORDER = ["inactive", "resolved", "pending", "firing", "acknowledged"]
@@ -336,7 +398,7 @@ def described(one: Objective) -> dict[str, Any]:
         "name": one.name, "slo": one.slo, "service": one.service, "display_name": one.display_name,
         "description": one.description, "target": one.target, "indicator": describe(one.indicator),
         "window": one.window.text, "rolling": one.window.rolling,
-        "method": "Timeslices" if one.slice_s else "Occurrences", "calendar": one.calendar, "version": one.version,
+        "method": one.method, "calendar": one.calendar, "version": one.version,
     }  # fmt: skip
 
 

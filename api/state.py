@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from analytics.money.declared import Money
 from api.audit import Audit
 from api.auth import Tokens
 from api.collectors import CollectorBook
@@ -16,6 +17,7 @@ from api.ingest_queue import IngestQueue
 from api.limits import QuerySlots, Rates
 from api.metrics import Metrics
 from api.server_settings import ServerSettings
+from api.sessions import Sessions
 from api.store_guard import GuardedStore, LimitedStore
 from api.stream import Broker
 from collector.store import Limits, Store
@@ -24,9 +26,11 @@ if TYPE_CHECKING:
     from analytics.kpis import KpiDefinition
     from analytics.learned import LearnedPath
     from analytics.paths import Path
+    from analytics.slo.gates import GateSettings
     from api.jobs import Jobs
     from api.notify.heartbeat import Heartbeat
     from api.notify.sender import Sender
+    from api.reports.desk import Desk
     from api.slo_engine import SloEngine
     from api.standby.follower import Standby
     from collector.landing import Landing
@@ -43,6 +47,7 @@ class State:
     paths: Mapping[str, Path]
     landing: Landing
     tokens: Tokens
+    sessions: Sessions
     audit: Audit
     rates: Rates
     slots: QuerySlots
@@ -53,6 +58,7 @@ class State:
     metrics: Metrics
     jobs: Jobs | None = None
     kpis: Mapping[str, KpiDefinition] = field(default_factory=dict)
+    money: Money = field(default_factory=Money)
     migrated: bool = False
     started_ns: int = field(default_factory=time.time_ns)
     stopping: bool = False
@@ -60,8 +66,10 @@ class State:
     unlearned: int = 0  # operations that were seen and did not fit among them
     slos: SloEngine | None = None  # made with the jobs
     senders: tuple[Sender, ...] = ()  # one per target of alerts; made with the jobs
+    reports: Desk | None = None  # made with the jobs
     standby: Standby | None = None  # this server's half of a pair
     beats: tuple[Heartbeat, ...] = ()  # one per outside watcher
+    gates: Mapping[str, GateSettings] = field(default_factory=dict)  # judged after the objectives
     window_ends_ns: dict[str, int] = field(default_factory=dict)  # per path, the end of the newest computed window
 
     def windows_lag_s(self) -> dict[str, float]:
@@ -75,6 +83,7 @@ def build(
 ) -> State:
     """A state with fresh queues, counters and books around a store, a control database and a landing."""
     broker = Broker(buffer=settings.stream_buffer, history=settings.stream_history, readers=settings.stream_readers)
+    tokens = Tokens(control)
     return State(
         settings=settings,
         store=store,
@@ -82,7 +91,8 @@ def build(
         control=control,
         paths=paths,
         landing=landing,
-        tokens=Tokens(control),
+        tokens=tokens,
+        sessions=Sessions(control, tokens, round(settings.session_hours * 3600e9)),
         audit=Audit(control),
         rates=Rates(settings),
         slots=QuerySlots(settings),

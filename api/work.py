@@ -1,18 +1,23 @@
-"""The server's jobs: windows, stale generations, objectives, notifications, heartbeats, the audit log and token use."""
+"""The server's jobs: windows, stale generations, objectives and what they cost, notifications, audit log, token use."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path as File
 
 from analytics.declared import Declared
 from analytics.histograms import HistogramJob
 from analytics.learned import LearnedSettings, PathLearner, load
 from analytics.paths import Path
+from analytics.slo.episodes import OPEN
+from analytics.slo.gates import GateSettings
 from analytics.slo.maintenance import Window
 from analytics.slo.settings import SloSettings
 from analytics.sweep import sweep
 from analytics.windows import WindowJob, WindowSettings
+from api.costs import CostBook, Explainer
+from api.gates import GateBook, GateKeeper, hooks_of
 from api.jobs import Job, Jobs
 from api.kpi_sources import KpiSource, read_source
 from api.maintenance import Maintenance
@@ -20,6 +25,10 @@ from api.notify.deliveries import Deliveries
 from api.notify.heartbeat import Heartbeat, Watcher
 from api.notify.sender import Sender
 from api.notify.settings import NotifyTarget
+from api.reports.desk import Desk
+from api.reports.making import Known
+from api.reports.settings import ReportSettings
+from api.reports.shelf import Shelf
 from api.routes.stream import windows_since
 from api.slo_book import SloBook
 from api.slo_engine import SloEngine
@@ -38,19 +47,32 @@ def jobs_of(
     sources: Mapping[str, KpiSource] | None = None,
     slo: SloSettings | None = None,
     notify: Mapping[str, NotifyTarget] | None = None,
+    gates: Mapping[str, GateSettings] | None = None,
     maintenance: Sequence[Window] = (),
     watchers: Mapping[str, Watcher] | None = None,
     standby: StandbySettings | None = None,
+    reports: Mapping[str, ReportSettings] | None = None,
+    base: File | None = None,
 ) -> Jobs:
-    """The jobs over a state, not started."""
+    """The jobs over a state, not started. Files that `reports` name are relative to `base`."""
     engine = state.slos = SloEngine(
-        SloBook(state.control), slo or SloSettings(), Maintenance(state.control, maintenance)
+        SloBook(state.control), slo or SloSettings(), Maintenance(state.control, maintenance), state.kpis
     )
+    costs = engine.costs = CostBook(state.money)
+    explainer = Explainer(engine.book, costs)
+    state.gates = dict(gates or {})
+    calendars = engine.settings.calendars
+    keeper = GateKeeper(GateBook(state.control), state.audit, state.gates, state.kpis, calendars)
     targets = notify or {}
-    deliveries = Deliveries(state.control, targets)
+    deliveries = Deliveries(state.control, targets, hooks_of(state.gates))
     if standby is None or not standby.peer:
         deliveries.begin(time.time_ns())
     state.senders = tuple(Sender(name, target, deliveries) for name, target in targets.items())
+    desk = state.reports = Desk(
+        state.store, state.control, Shelf(state.control.path.parent / "reports"),
+        lambda: Known(paths=state.paths, kpis=state.kpis), reports or {}, slo or SloSettings(),
+        base or state.control.path.parent,
+    )  # fmt: skip
     state.beats = tuple(Heartbeat(name, watcher) for name, watcher in (watchers or {}).items())
     pair = state.standby = _pair(state, standby)
     follow = WindowFollower(state)
@@ -140,9 +162,17 @@ def jobs_of(
         known = None if last_ns is None else last_ns // 10**9
         now = time.time_ns()
         done = engine.tick(state.store, state.paths, now, jobs_known_to_s=known)
+        keeper.look(state.store, engine.seen(keeper.objectives), time.time_ns())
         declared.paths(state.store, state.paths, now)
         declared.objectives(state.store, engine.objectives, now)
         return done
+
+    def pricing() -> int:
+        firing = [one for one in engine.book.alerts() if one.state in OPEN]
+        return costs.refresh(state.reader, engine.objectives, firing, time.time_ns())
+
+    def explaining() -> int:
+        return explainer.run(state.reader, engine.objectives, state.paths)
 
     def telling(sender: Sender) -> Callable[[], int]:
         return lambda: sender.run(lambda: state.stopping or not acts()) if acts() else 0
@@ -161,6 +191,8 @@ def jobs_of(
             Job("windows", 1.0, compute),
             Job("sweep", 600.0, alone(lambda: sweep(state.store, time.time_ns()))),
             Job("objectives", 10.0, alone(objectives)),
+            Job("costs", 30.0, pricing),
+            Job("causes", 10.0, alone(explaining)),
             *(Job(f"notify-{sender.name}", 1.0, telling(sender)) for sender in state.senders),
             *([Job("standby", pair.settings.ns("every") / 1e9, pair.run)] if pair is not None else []),
             *(Job(f"heartbeat-{beat.name}", 1.0, beating(beat)) for beat in state.beats),
@@ -168,6 +200,7 @@ def jobs_of(
             Job("heartbeats", 1.0, heartbeats),
             Job("audit", 1.0, lambda: state.audit.flush(state.store)),
             Job("tokens", 5.0, tokens),
+            *([Job("reports", 60.0, alone(lambda: desk.run_due(time.time_ns())))] if reports else []),
             *(
                 Job(f"kpis-{name}", source.every_s, alone(reading(name, source)))
                 for name, source in (sources or {}).items()

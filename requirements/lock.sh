@@ -9,7 +9,7 @@ sed '/"tailsight-probe==/d' pyproject.toml > "$work/pyproject.toml"
 printf 'editables>=0.5\nhatchling==1.33.0\nsetuptools>=80\n' > "$work/build.in"
 out=$PWD/requirements
 common=(--quiet --generate-hashes --python-version 3.11 --no-header --no-annotate "$@")
-extras=(--extra server --extra clock --extra otlp --extra packets)
+extras=(--extra server --extra clock --extra otlp --extra packets --extra report)
 (cd "$work" && uv pip compile "${common[@]}" pyproject.toml build.in "${extras[@]}" --group test --group bench -o "$out/dev.txt")
 # The runtime set is a subset at the same versions.
 (cd "$work" && uv pip compile "${common[@]}" pyproject.toml build.in "${extras[@]}" -c <(grep -o '^[a-z0-9-]*==[^ ]*' "$out/dev.txt") -o "$out/runtime.txt")

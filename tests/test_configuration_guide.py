@@ -11,10 +11,12 @@ import msgspec
 import pytest
 
 from analytics.learned import LearnedSettings
+from analytics.slo.gates import GateSettings
 from analytics.slo.settings import SloSettings
 from analytics.window_settings import WindowSettings
 from api.notify.heartbeat import Watcher
 from api.notify.settings import NotifyTarget
+from api.reports.settings import ReportSettings
 from api.server_settings import ServerSettings
 from api.standby.settings import StandbySettings
 from collector.agent.settings import AgentSettings
@@ -83,7 +85,12 @@ def test_an_unknown_setting_is_named_with_its_section(name: str) -> None:
 
 def test_every_setting_of_a_target_of_alerts_is_documented() -> None:
     assert documented("notify.NAME") == defaults(NotifyTarget)
+    assert documented("reports.NAME") == defaults(ReportSettings)
     assert documented("heartbeat.NAME") == defaults(Watcher)
+
+
+def test_every_setting_of_a_gate_is_documented() -> None:
+    assert documented("gates.NAME") == defaults(GateSettings)
 
 
 def test_every_setting_of_a_check_is_documented() -> None:

@@ -107,7 +107,10 @@ def test_the_wheel_holds_the_four_packages_and_their_data(tmp_path: Path) -> Non
     assert tops == {*ORDER, next(t for t in tops if t.endswith(".dist-info"))}
     assert not [n for n in names if n.startswith("collector/probe/")]
     for path in ROOT.glob("*/**/*"):
-        if path.suffix in {".sql", ".toml", ".typed"} and path.relative_to(ROOT).parts[0] in ORDER:
+        if (
+            path.suffix in {".sql", ".toml", ".typed", ".html", ".css", ".js", ".svg"}
+            and path.relative_to(ROOT).parts[0] in ORDER
+        ):
             name = str(path.relative_to(ROOT))
             assert name in names or name.startswith("collector/probe/"), f"{name} is not in the wheel"
 

@@ -38,6 +38,7 @@ Verdict = Literal["advance", "hold", "rollback"]
 class Metric(msgspec.Struct, frozen=True, kw_only=True):
     """What one metric says. Shares are of messages above `threshold_ns` or of that outcome; of a KPI they are means.
 
+    Of a burn, `ratio` is the canary's burn rate and `limit` the one that it must not exceed.
     `ratio_low` and `ratio_high` hold at all looks at once (high null: not bounded yet). `state`: `worse`, `good` (a
     gate that has passed), `no difference`, or `absent` with the reason in `said`.
     """
@@ -51,6 +52,7 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     canary_total: int | None = None
     baseline_share: float | None = None
     canary_share: float | None = None
+    limit: float | None = None
     ratio: float | None = None
     ratio_low: float | None = None
     ratio_high: float | None = None
@@ -102,7 +104,8 @@ class Kpi:
 class Burn:
     """How fast an error budget burns: `bad` of `total` per block, int64[blocks], against an objective (0.999).
 
-    `factor` is the burn rate that must not be exceeded (14.4 is the Workbook's page for one hour).
+    `factor` is the burn rate that must not be exceeded (14.4 is the Workbook's page for one hour). `baseline` is bad
+    and total of the other side, to be told beside it. `absent` says why it cannot be counted.
     """
 
     name: str
@@ -110,6 +113,8 @@ class Burn:
     total: NDArray[np.int64]
     objective: float
     factor: float = 14.4
+    baseline: tuple[int, int] | None = None
+    absent: str = ""
 
 
 def decide(
@@ -119,21 +124,25 @@ def decide(
     thresholds_from: str,
     *,
     kpis: Sequence[Kpi] = (),
-    burn: Burn | None = None,
+    burns: Sequence[Burn] = (),
+    firing: Sequence[str] = (),
     alpha: float = ALPHA,
     margin: float = MARGIN,
 ) -> Decision:
-    """Decide on rows of `reading.counted` of both sides: block, bucket, n, errors, rejected, unfinished."""
+    """Decide on rows of `reading.counted` of both sides: block, bucket, n, errors, rejected, unfinished.
+
+    `firing` names alerts of the objectives that fire now, of whatever side: nothing advances meanwhile.
+    """
     blocks, sides = aligned(baseline, canary)
     found = [_latency(sides, name, at, alpha) for name, at in thresholds_ns.items()]
     found += [_outcome(sides, name, alpha) for name in SHARES]
     found += [_kpi(one) for one in kpis] or [Metric(name="kpi", kind="kpi", said="no business measure was given")]
-    found.append(_burn(burn))
+    found += [_burn(one) for one in burns] or [Metric(name="burn", kind="burn", said="no objective was given")]
     made = [m for m in found if m.p_value is not None]
     adjusted = dict(zip((id(m) for m in made), holm([m.p_value or 0.0 for m in made]), strict=True))
     metrics = [m if m.p_value is None else _told(m, adjusted[id(m)], alpha, margin) for m in found]
     counts = [int(side.n.sum()) for side in sides]
-    verdict, reasons = _verdict(metrics, counts[1], len(blocks), bool(thresholds_ns), margin)
+    verdict, reasons = _verdict(metrics, counts[1], len(blocks), bool(thresholds_ns), firing, margin)
     return Decision(
         decision=verdict,
         blocks=len(blocks),
@@ -270,24 +279,30 @@ def _kpi(kpi: Kpi) -> Metric:
     )
 
 
-def _burn(burn: Burn | None) -> Metric:
-    if burn is None:
-        return Metric(name="burn", kind="burn", said="no objective was given")
+def _burn(burn: Burn) -> Metric:
+    if burn.absent:
+        return Metric(name=burn.name, kind="burn", said=burn.absent)
     allowed = burn.factor * (1 - burn.objective)
     if allowed >= 1:
         most = 1 / (1 - burn.objective)
         said = f"an objective of {burn.objective:.4g} burns at most {most:.3g} times: {burn.factor:g} is never reached"
         return Metric(name=burn.name, kind="burn", said=said)
     bad, total = int(burn.bad.sum()), int(burn.total.sum())
-    share = bad / total if total else None
+    if not total:
+        return Metric(name=burn.name, kind="burn", said="no message of the canary counts for it yet")
+    share = bad / total
+    hits, of = burn.baseline or (None, None)
     return Metric(
         name=burn.name,
         kind="burn",
+        baseline_hits=hits,
+        baseline_total=of,
+        baseline_share=hits / of if hits is not None and of else None,
         canary_hits=bad,
         canary_total=total,
-        baseline_share=1 - burn.objective,
         canary_share=share,
-        ratio=None if share is None else share / (1 - burn.objective),
+        limit=burn.factor,
+        ratio=share / (1 - burn.objective),
         p_value=sequential.against(burn.bad, burn.total, allowed),
     )
 
@@ -302,13 +317,13 @@ def _told(metric: Metric, p_holm: float, alpha: float, margin: float) -> Metric:
 
 
 def _verdict(
-    metrics: Sequence[Metric], canary: int, blocks: int, thresholds: bool, margin: float
+    metrics: Sequence[Metric], canary: int, blocks: int, thresholds: bool, firing: Sequence[str], margin: float
 ) -> tuple[Verdict, list[str]]:
     worse = [m for m in metrics if m.state == "worse"]
     absent = [f"{m.name}: {m.said}." for m in metrics if m.state == "absent"]
     if worse:
         return "rollback", [*(_worse(m) for m in worse), *absent]
-    reasons = []
+    reasons = [f"An alert fires: {one}. Nothing advances meanwhile." for one in firing]
     if not thresholds:
         reasons.append("There are no thresholds yet: too few messages before what is tested.")
     if canary < LEAST_CANARY:
@@ -332,7 +347,11 @@ def _worse(m: Metric) -> str:
     if m.kind == "kpi":
         return f"{m.name} is {m.canary_share:.4g} with the canary, {m.baseline_share:.4g} without (p {m.p_holm:.2g})."
     if m.kind == "burn":
-        return f"The canary burns the budget of {m.name} {m.ratio:.3g} times as fast as it lasts (p {m.p_holm:.2g})."
+        beside = "" if m.baseline_share is None else f"; bad are {m.baseline_share:.3%} of the baseline's messages"
+        return (
+            f"The canary burns the budget of {m.name} {m.ratio:.3g} times as fast as it lasts, at most {m.limit:g} is"
+            f" allowed: {m.canary_share:.3%} of its messages are bad (p {m.p_holm:.2g}){beside}."
+        )
     what = f"came to {m.name}" if m.threshold_ns is None else f"exceed the reference's {m.name}"
     shares = f"{m.canary_share:.3%} of the canary's messages {what}, {m.baseline_share:.3%} of the baseline's"
     return f"{shares} (p {m.p_holm:.2g})."

@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 
 from analytics import buckets
+from analytics.compare.burning import Budgets, burns
 from analytics.compare.comparing import ALPHA
 from analytics.compare.reading import NS, Choice, counted, in_reach_sql, labels_from, reach, where_sql
 from analytics.compare.rollout import MARGIN, Burn, Decision, Kpi, aligned, decide
@@ -28,6 +29,7 @@ BLOCK_NS = 10 * NS
 LOOK_BACK_NS = 30 * 60 * NS
 MOST_NS = 24 * 3600 * NS
 LEARNING = 1_000  # messages of both sides that set thresholds where nothing ran before
+NONE = Budgets()
 THRESHOLDS = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
 
 
@@ -85,11 +87,14 @@ def look(
     to_ns: int | None = None,
     stage: str = END_TO_END,
     objective: Objective | None = None,
+    budgets: Budgets = NONE,
     kpis: Sequence[KpiQuestion] = (),
     alpha: float = ALPHA,
     margin: float = MARGIN,
 ) -> Look:
-    """Decide on what is stored now. Raises RolloutError, and ValueError for labels and stages that cannot be."""
+    """Decide on what is stored now. `objective` is one made up for the question, `budgets` are those in force.
+
+    Raises RolloutError, and ValueError for labels and stages that cannot be."""
     if stage not in path.stage_names:
         raise RolloutError(f"path {path.name} has no stage {stage!r}; it has {', '.join(path.stage_names)}")
     sides = [labels_from(text) for text in (baseline, canary)]
@@ -105,13 +110,17 @@ def look(
     a, b = (counted(store, path, Choice(labels, begin, end), stage, BLOCK_NS) for labels in sides)
     thresholds, said, after = _thresholds(store, path, sides[0], begin, stage, a, b)
     a, b = (rows.filter(pl.col("block") >= after) for rows in (a, b))
+    held = [] if objective is None else [_burn(a, b, objective)]
+    if budgets.objectives:
+        held += burns(store, path, budgets, sides[0], sides[1], max(begin, after * BLOCK_NS), end)
     decision = decide(
         a,
         b,
         thresholds,
         said,
         kpis=[_kpi(store, one, begin, end) for one in kpis],
-        burn=None if objective is None else _burn(a, b, objective),
+        burns=held,
+        firing=budgets.firing(),
         alpha=alpha,
         margin=margin,
     )
@@ -165,10 +174,13 @@ def _quantiles(rows: pl.DataFrame) -> dict[str, int]:
 
 def _burn(a: pl.DataFrame, b: pl.DataFrame, objective: Objective) -> Burn:
     """Bad are the canary's messages that took longer, finished badly or never did."""
-    _, (_, canary) = aligned(a, b)
-    slow, _ = canary.above(objective.threshold_ns)
-    bad = np.minimum(canary.n, slow + canary.outcomes["errors"] + canary.outcomes["unfinished"])
-    return Burn(f"{100 * objective.target:.7g} %", bad, canary.n, objective.target)
+    _, both = aligned(a, b)
+    bad = []
+    for side in both:
+        slow, _ = side.above(objective.threshold_ns)
+        bad.append(np.minimum(side.n, slow + side.outcomes["errors"] + side.outcomes["unfinished"]))
+    baseline = int(bad[0].sum()), int(both[0].n.sum())
+    return Burn(f"{100 * objective.target:.7g} %", bad[1], both[1].n, objective.target, baseline=baseline)
 
 
 _KPI = """

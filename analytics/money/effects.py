@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-Design = Literal["experiment", "strata", "naive", "placebo lead", "negative control"]
+Design = Literal[
+    "experiment",
+    "natural experiment",
+    "strata",
+    "double machine learning",
+    "naive",
+    "placebo lead",
+    "negative control",
+]
+ANSWERS = ("experiment", "natural experiment", "strata", "double machine learning")  # designs that may become money
 Verdict = Literal["effect", "no detectable effect", "refused"]
 
 LEVEL = 0.95
@@ -121,6 +130,11 @@ def estimated(
         sentence = (
             f"One {words.unit} more of {words.exposure} changes {words.kpi} by {span}, where the assignment changed "
             f"it; experiment, {basis}."
+        )
+    elif design == "natural experiment":
+        sentence = (
+            f"One {words.unit} more of {words.exposure} changes {words.kpi} by {span}, as far as nothing else of the "
+            f"change moved it; natural experiment, {basis}."
         )
     else:
         sentence = (

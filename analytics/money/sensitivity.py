@@ -25,6 +25,8 @@ class Observations:
     `cluster` is what may share a cause: a block of time, or the unit that was assigned. `load` is the measured load, of
     which the deciles are strata and the value a control. `assignment` is the dose that chance assigned. `lead` is the
     exposure of the next period and `earlier` the KPI of the period before (NaN: not known), for the two checks.
+    `before` is what moved that earlier KPI rightly (its own exposure and load), which the second check holds
+    fixed; `beside` are further controls (a column of 0 and 1 per cohort, say).
     """
 
     kpi: Floats
@@ -36,6 +38,8 @@ class Observations:
     assignment: Floats | None = None
     lead: Floats | None = None
     earlier: Floats | None = None
+    before: Sequence[Floats] = ()
+    beside: Sequence[Floats] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,9 @@ def _checks(given: Observations, stratum: Ints, controls: list[Floats], words: W
         found.append(compared("placebo lead", data, words, seed))
     if given.earlier is not None:
         known = _known("earlier", given.earlier, n)
-        beside = [c[known] for c in controls]
+        for number, held in enumerate(given.before):
+            known &= _known(f"before {number}", held, n)
+        beside = [c[known] for c in (*controls, *(np.asarray(held, dtype=np.float64) for held in given.before))]
         data = within(given.earlier[known], given.exposure[known], given.cluster[known], stratum[known], beside)
         found.append(compared("negative control", data, words, seed))
     return found
@@ -104,6 +110,7 @@ def sensitivity(given: Observations, words: Words | None = None, seed: int = 1) 
         raise SensitivityError(f"cluster: must be one column of {len(kpi)} values")
     stratum = strata_of(given)
     controls = [] if given.load is None else [finite("load", given.load, len(kpi))]
+    controls += [finite(f"beside {number}", column, len(kpi)) for number, column in enumerate(given.beside)]
     rungs = []
     if given.assignment is not None:
         assigned = within(kpi, given.exposure, given.cluster, None, (), [given.assignment])

@@ -17,7 +17,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from analytics.money.effects import Effect, SensitivityError
+from analytics.money.effects import ANSWERS, Effect, SensitivityError
 from analytics.money.response import Curve
 
 UNATTRIBUTED = "unattributed"
@@ -97,7 +97,7 @@ def relative(effect: Effect, baseline: float, least_ms: float, most_ms: float) -
     """
     if effect.estimate is None or effect.low is None or effect.high is None:
         raise SensitivityError(f"effect: was refused and is worth nothing that could be said: {effect.reason}")
-    if effect.design not in ("experiment", "strata"):
+    if effect.design not in ANSWERS:
         raise SensitivityError(f"effect: a {effect.design} slope is a warning or a check, and must not become money")
     if not (math.isfinite(baseline) and baseline > 0):
         raise SensitivityError(f"baseline: {baseline} must be more than 0")

@@ -68,11 +68,14 @@ def effective_count(hit: NDArray[np.bool_], block: NDArray[np.int64], confidence
     if m < _FEWEST:
         return 0.0
     share = float(hit.mean())
-    student = float(special.stdtrit(m - 1, 0.5 + confidence / 2))
+    parts = (hits[used] - share * sizes[used]) ** 2
+    # Where a few blocks make up most of the spread, it is as uncertain as if there were only those (Satterthwaite).
+    freedom = float(parts.sum() ** 2 / np.sum(parts**2)) if parts.any() else m - 1.0
+    student = float(special.stdtrit(min(m - 1.0, max(1.0, freedom)), 0.5 + confidence / 2))
     normal = float(special.ndtri(0.5 + confidence / 2))
     if share in (0.0, 1.0):
         return n * (normal / student) ** 2
-    spread = float(np.sum((hits[used] - share * sizes[used]) ** 2)) * m / (m - 1) / n**2
+    spread = float(parts.sum()) * m / (m - 1) / n**2
     effect = max(1.0, spread / (share * (1 - share) / n))
     return n / effect * (normal / student) ** 2
 

@@ -24,20 +24,23 @@ ALPHA = 0.01  # below the guard a rule is over only where chance explains so man
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Events of a window: `good` surely, `uncertain` of the rest perhaps; `missing` is the share not arrived."""
+    """Events of a window: `good` surely, `uncertain` of the rest perhaps; `missing` is the share not arrived.
 
-    good: int = 0
+    Whole numbers, but for RatioTimeslices: there the slices' shares add up.
+    """
+
+    good: float = 0
     total: int = 0
-    uncertain: int = 0
+    uncertain: float = 0
     missing: float = 0.0
 
     @property
-    def bad(self) -> int:
+    def bad(self) -> float:
         """Events that are not surely good."""
         return self.total - self.good
 
     @property
-    def bad_least(self) -> int:
+    def bad_least(self) -> float:
         """Events that are surely bad."""
         return self.total - self.good - self.uncertain
 
@@ -171,12 +174,14 @@ def judge(rule: Rule, counted: Sequence[Counts], targets: Sequence[float], *, fi
     if few(long_side.counts.total, long_side.over, target) and long_side.answer != "held":
         if not long_side.counts.bad:
             return Verdict("under", "no bad event", sides)
-        chance = p_value(long_side.counts.bad_least, long_side.counts.total, long_side.over.factor * (1 - target))
+        chance = p_value(
+            math.floor(long_side.counts.bad_least + 1e-9), long_side.counts.total, long_side.over.factor * (1 - target)
+        )
         if chance > ALPHA:
             need = math.floor(1 / (long_side.over.factor * (1 - target))) + 1
             why = (
-                f"insufficient traffic: {long_side.counts.bad} bad of {long_side.counts.total} events, one alone would "
-                f"exceed the factor below {need} events, and chance explains them with probability {chance:.2g}"
+                f"insufficient traffic: {long_side.counts.bad:g} bad of {long_side.counts.total} events, one alone "
+                f"would exceed the factor below {need} events, and chance explains them with probability {chance:.2g}"
             )
             return Verdict("insufficient", why, sides)
     if firing:
@@ -203,7 +208,7 @@ def _unsure(counts: Counts) -> str:
     if counts.missing:
         parts.append(f"{100 * counts.missing:.3g} % of the events are missing")
     if counts.uncertain:
-        parts.append(f"{counts.uncertain} events lie in the bucket that the threshold cuts")
+        parts.append(f"{counts.uncertain:g} events may be good or bad")
     return ", ".join(parts)
 
 

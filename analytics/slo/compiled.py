@@ -13,9 +13,10 @@ Annotations of ours, on top of the standard:
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from analytics.kpis import KpiDefinition
 from analytics.slo import indicators
 from analytics.slo.document import Node
 from analytics.slo.fields import Fields
@@ -55,10 +56,14 @@ class Compiled:
 
 
 def compiled(
-    objects: Iterable[Object], *, paths: Collection[str] | None = None, calendars: Collection[str] | None = None
+    objects: Iterable[Object],
+    *,
+    paths: Collection[str] | None = None,
+    calendars: Collection[str] | None = None,
+    kpis: Mapping[str, KpiDefinition] | None = None,
 ) -> Compiled:
-    """The objectives of a set of objects. `paths` and `calendars`, where given, are those that there are."""
-    one = _Compiler(tuple(objects), paths, calendars)
+    """The objectives of a set of objects. `paths`, `calendars` and `kpis`, where given, are those that there are."""
+    one = _Compiler(tuple(objects), paths, calendars, kpis)
     one.run()
     seen: dict[Problem, None] = dict.fromkeys(one.problems)
     return Compiled(tuple(one.objectives), tuple(seen))
@@ -66,9 +71,13 @@ def compiled(
 
 class _Compiler:
     def __init__(
-        self, objects: tuple[Object, ...], paths: Collection[str] | None, calendars: Collection[str] | None
+        self,
+        objects: tuple[Object, ...],
+        paths: Collection[str] | None,
+        calendars: Collection[str] | None,
+        kpis: Mapping[str, KpiDefinition] | None,
     ) -> None:
-        self.objects, self.paths, self.calendars = objects, paths, calendars
+        self.objects, self.paths, self.calendars, self.kpis = objects, paths, calendars, kpis
         self.problems: list[Problem] = []
         self.objectives: list[Objective] = []
         self.by_name: dict[tuple[str, str], Object] = {}
@@ -177,10 +186,6 @@ class _Compiler:
                 one, "annotations", f"calendar {calendar!r} is not declared under [slo.calendars]; there are {known}"
             )
             return
-        if one.method == "RatioTimeslices":
-            message = "RatioTimeslices is not evaluated; Occurrences and Timeslices are"
-            self._note(one, "budgetingMethod", message, "not_honoured")
-            return
         period_s = nominal_s(one.window)
         if not 3_600 <= period_s <= MAX_PERIOD_S:
             self._note(one, "timeWindow", f"{one.window.text} is not evaluated; 1h to {MAX_PERIOD_S // 86_400}d are",
@@ -213,6 +218,10 @@ class _Compiler:
         counted = self._counted(slo, sli, one)
         if counted is None:
             return None
+        averaged = slo.method == "RatioTimeslices"
+        if averaged and one.slice_target is not None:
+            message = "a slice of RatioTimeslices counts by its share of good events, whatever that is"
+            self._note(slo, "objectives.timeSliceTarget", message, "not_honoured", one.line)
         kept = []
         for rule in rules:
             problem = unreachable(rule, one.target)
@@ -226,7 +235,8 @@ class _Compiler:
             name=name, slo=slo.meta.name, service=slo.service,
             display_name=one.display_name or slo.meta.display_name or name, description=slo.description,
             target=one.target, indicator=counted, window=slo.window, rules=tuple(kept),
-            slice_s=one.slice_s or 0, slice_target=one.slice_target or 0.0, calendar=calendar,
+            slice_s=one.slice_s or 0, slice_target=0.0 if averaged else one.slice_target or 0.0,
+            slice_ratio=averaged, calendar=calendar,
             labels={key: ",".join(values) for key, values in slo.meta.labels.items()},
             annotations=dict(slo.meta.annotations),
         )  # fmt: skip
@@ -248,10 +258,10 @@ class _Compiler:
         self.problems += problems
         if made is None or any(p.severity == "error" for p in problems):
             return None
-        if any(isinstance(side, indicators.Kpi) for side in (made, *getattr(made, "sides", ()))):
-            message = "KPIs are not counted yet: the objective is read and never evaluated"
-            self._note(sli, "spec.kpi", message, "not_honoured", source.line)
-            return None
+        for side in (made, *getattr(made, "sides", ())):
+            if isinstance(side, indicators.Kpi) and (problem := self._kpi(side)):
+                self._note(sli, "spec.kpi", problem, "error", source.line)
+                return None
         for path in _paths(made):
             if self.paths is not None and path not in self.paths:
                 known = ", ".join(sorted(self.paths)) or "none"
@@ -261,6 +271,20 @@ class _Compiler:
             self._note(slo, "timeSliceWindow", f"must be a multiple of {TICK_S} s", "error", one.line)
             return None
         return made
+
+    def _kpi(self, one: indicators.Kpi) -> str:
+        """What is wrong with a business measure as an indicator, or ''."""
+        if self.kpis is None:
+            return ""
+        definition = self.kpis.get(one.name)
+        if definition is None:
+            known = ", ".join(sorted(self.kpis)) or "none"
+            return f"there is no KPI {one.name!r} under [kpis]; there are {known}"
+        if definition.kind != "ratio" and one.op is None:
+            return (
+                f"{one.name} is a {definition.kind} and has no events of its own: say with op and value when it is good"
+            )
+        return ""
 
     def _rules(self, one: Slo, period_s: int) -> tuple[Rule, ...]:
         rules: list[Rule] = []

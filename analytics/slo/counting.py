@@ -50,11 +50,27 @@ def statements(
 
     `closed` has, per calendar, the 10 s windows (epoch seconds) in which it is closed: they count nothing.
     """
-    usable = [one for one in objectives if _known(path, one.indicator)]
+    usable = [one for one in objectives if knows(path, one.indicator)]
     return [
         _statement(path, usable[i : i + _PER_STATEMENT], source, closed or {})
         for i in range(0, len(usable), _PER_STATEMENT)
     ]
+
+
+def knows(path: Path, one: Indicator) -> bool:
+    """Whether the path has the stages that an indicator asks for: a learned path may not have them yet."""
+    if isinstance(one, Combined):
+        return all(knows(path, side) for side in one.sides)
+    return not isinstance(one, Latency | Maximum) or one.stage in path.stage_names
+
+
+def conditions(path: Path, indicators: Sequence[Indicator]) -> tuple[list[tuple[str, str]], dict[str, Any]]:
+    """Of one message, per indicator: whether it is good and whether it counts, and what both bind.
+
+    Raises TypeError for an indicator that does not count messages of a path one by one.
+    """
+    binds = _Binds()
+    return [_conditions(path, one, binds) for one in indicators], binds.params
 
 
 def _statement(
@@ -95,13 +111,6 @@ class _Binds:
             self.params[name] = value
             self._known[key] = f"{{{name}:{kind}}}"
         return self._known[key]
-
-
-def _known(path: Path, one: Indicator) -> bool:
-    """Whether the path has the stages that are asked for: a learned path may not have them yet."""
-    if isinstance(one, Combined):
-        return all(_known(path, side) for side in one.sides)
-    return not isinstance(one, Latency | Maximum) or one.stage in path.stage_names
 
 
 def _pair(path: Path, one: Indicator, binds: _Binds) -> tuple[str, str]:

@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import msgspec
+
 from analytics.slo.burn import Answer
 from collector.keys import hash64
 
@@ -35,6 +37,18 @@ class Alert:
     episode: str = ""
     acknowledged_by: str = ""
     why: str = ""
+
+
+class Episode(msgspec.Struct, frozen=True, kw_only=True):
+    """An alert that has fired, for the record. Times are epoch nanoseconds; `resolved_ns` 0: it still fires."""
+
+    episode: str
+    objective: str
+    rule: str
+    severity: str
+    breach_ns: int
+    fired_ns: int
+    resolved_ns: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,6 +122,9 @@ class View:
     def between(self, one: Objective, start_s: int, end_s: int) -> Counts:
         """The counts of [start_s, end_s)."""
         missing = self._absent(start_s, end_s)
+        if one.slice_ratio:
+            share, slices, unsure = self._sums.averaged(one.name, one.slice_s, start_s, end_s)
+            return Counts(share, slices, unsure, missing)
         if one.slice_s:
             good, total, uncertain = self._sums.sliced(one.name, one.slice_s, one.slice_target, start_s, end_s)
         else:

@@ -93,12 +93,15 @@ class Flow:
 
 @dataclass(frozen=True, slots=True)
 class Kpi:
-    """Business results by a KPI's own numerator and denominator."""
+    """Business results: events by a ratio's own numerator and denominator, or each value that holds `op value`."""
 
     name: str
     cohort: str = ""
     channel: str = ""
     region: str = ""
+    offer: str = ""
+    op: Op | None = None
+    value: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +158,10 @@ def describe(one: Indicator) -> str:
         case Flow():
             return f"packets without {one.bad}" + _of(one.tap or one.host)
         case Kpi():
-            return f"KPI {one.name}"
+            holds = f" {_SIGN[one.op]} {one.value:g}" if one.op is not None else ""
+            return f"KPI {one.name}{holds}" + _of(
+                ", ".join(filter(None, (one.cohort, one.channel, one.region, one.offer)))
+            )
         case Completeness():
             return "events that were neither dropped nor quarantined"
         case Combined():
@@ -246,10 +252,20 @@ def _read_one(kind: str, fields: Fields, op: Op | None, value: float | None) -> 
                 fields.text("bad", among=FLOW_BAD) or "retransmissions", fields.text("host"), fields.text("tap")
             )
         case "kpi":
-            name = fields.text("name", required=True)
-            return Kpi(name, fields.text("cohort"), fields.text("channel"), fields.text("region"))
+            return _kpi(fields, op, value)
         case _:
             return Completeness()
+
+
+def _kpi(fields: Fields, op: Op | None, value: float | None) -> Indicator | None:
+    name = fields.text("name", required=True)
+    of = [fields.text(one) for one in ("cohort", "channel", "region", "offer")]
+    own_op, own = cast("Op | None", fields.text("op", among=OPS) or None), fields.number("value")
+    own_op, limit = own_op or op, own if own is not None else value
+    if (own_op is None) != (limit is None):
+        fields.problem("value", "op and value belong together: a value is good when it holds them")
+        return None
+    return Kpi(name, of[0], of[1], of[2], of[3], own_op, limit)
 
 
 def _latency(kind: str, fields: Fields, op: Op | None, value: float | None) -> Indicator | None:

@@ -19,7 +19,8 @@ class Objective:
     """One objective of one SLO.
 
     `version` names what is counted: the indicator and the calendar. Another target or other rules keep the counts.
-    With `slice_s` the events are slices: good when at least `slice_target` of what happened in them was.
+    With `slice_s` the events are slices: good when at least `slice_target` of what happened in them was, or with
+    `slice_ratio` good by the very share that was (OpenSLO's RatioTimeslices: the average of the slices' shares).
     """
 
     name: str
@@ -33,6 +34,7 @@ class Objective:
     rules: tuple[Rule, ...]
     slice_s: int = 0
     slice_target: float = 0.0
+    slice_ratio: bool = False
     calendar: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
@@ -50,6 +52,13 @@ class Objective:
     def version(self) -> int:
         """Which counts belong to it."""
         return hash64("objective", f"{canonical(self.indicator)} {self.calendar}") & 0xFFFF_FFFF
+
+    @property
+    def method(self) -> str:
+        """OpenSLO's name of the budgeting method."""
+        if self.slice_ratio:
+            return "RatioTimeslices"
+        return "Timeslices" if self.slice_s else "Occurrences"
 
     def period(self, at_s: int) -> tuple[int, int]:
         """Start and end (exclusive) of the budget's period that holds `at_s`, epoch seconds; rolling ones end there."""

@@ -13,10 +13,27 @@ import numpy as np
 from analytics.slo.burn import Budget
 from analytics.slo.episodes import Alert, Transition, acknowledge
 from analytics.slo.evaluate import ARRIVAL, Evaluator, Judged, Lag
+from analytics.slo.gates import (
+    Decision,
+    GateState,
+    GateVerdict,
+    SeenObjective,
+    judge_gate,
+    kpi_side,
+    measured,
+    rule_sides,
+    seen_objective,
+    step,
+)
+from analytics.slo.indicators import Kpi
+from analytics.slo.kpi_counts import NS, Cells
+from analytics.slo.rehearsed_kpis import Business
 from analytics.slo.scenario import Action, Case, Expectation, Gap, Scenario, Traffic
+from analytics.slo.settings import SloSettings
 from analytics.slo.sums import CELL_S, HOUR_S, Sums
 
 ORIGIN_S = 1_800_000_000  # a whole hour: the moment 0 of every case
+_OF_GATES = ("gate", "passes", "trigger", "triggers")
 _WEIGH = 1_000_000  # events produced per arrival cell: `missing` is a share to a millionth
 
 
@@ -37,12 +54,13 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A case that was run: how many expectations it had, which failed, and what was heard."""
+    """A case that was run: how many expectations it had, which failed, what was heard, and what gates decided."""
 
     case: str
     expectations: int
     failures: tuple[Failure, ...]
     heard: tuple[tuple[float, Transition], ...]
+    decided: tuple[tuple[float, Decision], ...] = ()
 
 
 def run(scenario: Scenario) -> list[Result]:
@@ -62,6 +80,12 @@ class _Run:
         self.seen: dict[tuple[int, str, str], Judged] = {}
         self.budgets: dict[tuple[int, str], Budget] = {}
         self.clock_s = Fraction(0)
+        self.measures = {o.name: o.indicator for o in scenario.objectives if isinstance(o.indicator, Kpi)}
+        self.business = Business(case.values, scenario.kpis, ORIGIN_S, SloSettings().kpi_late_s)
+        asked = {one.objective for one in case.expectations if one.kind in _OF_GATES}
+        self.gates = {name: GateState(name) for name in scenario.gates if name in asked}
+        self.gated: dict[tuple[int, str], GateVerdict] = {}
+        self.decided: list[tuple[float, Decision]] = []
 
     def run(self) -> Result:
         self._history()
@@ -75,6 +99,7 @@ class _Run:
             wall_ns = int((ORIGIN_S + now + self.clock_s) * 1_000_000_000)
             for heard in self.evaluator.tick(self.sums, ORIGIN_S + now, wall_ns=wall_ns):
                 self.heard.append((float(now), heard))
+            self._judge_gates(now, wall_ns)
             for objective, rule in wanted.get(now, ()):
                 if rule:
                     self.seen[now, objective, rule] = self.evaluator.judged[objective, rule]
@@ -82,13 +107,19 @@ class _Run:
                     one = self.evaluator.by_name[objective]
                     self.budgets[now, objective] = self.evaluator.budget(self.sums, one, ORIGIN_S + now)
         failures = [f for one in self.case.expectations if (f := self._check(one)) is not None]
-        return Result(self.case.name, len(self.case.expectations), tuple(failures), tuple(self.heard))
+        count, decided = len(self.case.expectations), tuple(self.decided)
+        return Result(self.case.name, count, tuple(failures), tuple(self.heard), decided)
 
     def _history(self) -> None:
         """What happened before 0, into every ring."""
+        self.business.take(0)
         for cell_s in (CELL_S, 60, HOUR_S):
             start, end = self.sums.reach(cell_s)
+            for name, measure in self.measures.items():
+                self._load(name, measure, cell_s, start, end)
             for name in self.names:
+                if name in self.measures:
+                    continue
                 first = max(start, self._first_s(name, cell_s))
                 starts = np.arange(first, min(end, ORIGIN_S), cell_s, dtype=np.int64)
                 values = np.array([self._cell(name, int(s) - ORIGIN_S, cell_s) for s in starts], np.int64)
@@ -109,10 +140,72 @@ class _Run:
         if first >= last:
             return
         self.sums.advance(last)
+        self._count_measures(now)
         starts = np.arange(first, last, CELL_S, dtype=np.int64)
         for name in self.names:
+            if name in self.measures:
+                continue
             values = np.array([self._cell(name, int(s) - ORIGIN_S, CELL_S) for s in starts], np.int64)
             self.sums.put([name] * len(starts), starts, values)
+
+    def _count_measures(self, now: int) -> None:
+        """Count the times again of which business values have come, in every ring that holds them."""
+        for kpi, start_s, end_s in _joined(self.business.take(now)):
+            for name, measure in self.measures.items():
+                if measure.name == kpi:
+                    fine, _ = self.sums.reach(CELL_S)
+                    start = max(start_s, fine)
+                    starts = np.arange(start, min(end_s, self.sums.end_s), CELL_S, dtype=np.int64)
+                    cells = self.business.cells(measure, start, end_s, CELL_S)
+                    values = np.array([self._kept(name, cells, int(s), CELL_S) for s in starts], np.int64)
+                    if len(starts):
+                        self.sums.put([name] * len(starts), starts, values)
+                    for cell_s in (60, HOUR_S):  # before the fine ring corrections do not reach them
+                        self._load(name, measure, cell_s, start_s - start_s % cell_s, min(end_s, fine - fine % cell_s))
+
+    def _load(self, name: str, measure: Kpi, cell_s: int, start: int, end: int) -> None:
+        cells = self.business.cells(measure, start, end, cell_s)
+        starts = np.arange(max(start, self.sums.reach(cell_s)[0]), end, cell_s, dtype=np.int64)
+        if cells or len(self.business):
+            values = np.array([self._kept(name, cells, int(s), cell_s) for s in starts], np.int64)
+            if len(starts):
+                self.sums.load(cell_s, [name] * len(starts), starts, values)
+
+    def _kept(self, name: str, cells: Cells, start: int, cell_s: int) -> tuple[int, int, int]:
+        """A cell of a measure, empty where its calendar is not open from beginning to end."""
+        shut = any(
+            g.objective in ("", name) and _overlap(g, start - ORIGIN_S, start - ORIGIN_S + cell_s)
+            for g in self._gaps("closed")
+        )
+        return (0, 0, 0) if shut else cells.get(start, (0, 0, 0))
+
+    def _judge_gates(self, now: int, wall_ns: int) -> None:
+        """Look at every gate, as the server does after every tick."""
+        shut = any(not g.objective and g.start <= now < g.end for g in self._gaps("closed"))
+        for name in self.gates:
+            gate = self.scenario.gates[name]
+            named = {*gate.objectives, *(rule.split()[0] for rule in gate.rules)} & self.evaluator.by_name.keys()
+            sides = rule_sides(gate, {one: self._seen(one) for one in named})
+            for rule in gate.kpis:
+                portions = [
+                    one for one in self.business.portions(rule, (ORIGIN_S + now) * NS)
+                    if not any(
+                        not g.objective and gate.calendar and g.start <= one.at_ns / NS - ORIGIN_S < g.end
+                        for g in self._gaps("closed")
+                    )
+                ]  # fmt: skip
+                found = measured(portions, self.scenario.kpis[rule.kpi].kind)
+                sides.append(kpi_side(gate, rule, found, (ORIGIN_S + now) * NS))
+            verdict = judge_gate(gate, sides, shut=shut and bool(gate.calendar))
+            self.gates[name], decisions = step(gate, self.gates[name], verdict, wall_ns)
+            self.gated[now, name] = verdict
+            self.decided += [(float(now), one) for one in decisions]
+
+    def _seen(self, name: str) -> SeenObjective:
+        one = self.evaluator.by_name[name]
+        judged = [self.evaluator.judged[name, rule.name] for rule in one.rules]
+        budget = self.evaluator.budget(self.sums, one, self.sums.end_s)
+        return seen_objective(judged, budget)
 
     def _cell(self, name: str, start: int, length: int) -> tuple[int, int, int]:
         """Good, total and uncertain of one cell, with its closed and missing parts taken out."""
@@ -158,7 +251,7 @@ class _Run:
     def _wanted(self) -> dict[int, list[tuple[str, str]]]:
         found: dict[int, list[tuple[str, str]]] = {}
         for one in self.case.expectations:
-            if one.at is not None and one.kind != "transition":
+            if one.at is not None and one.kind not in ("transition", *_OF_GATES):
                 found.setdefault(self._tick(one.at), []).append((one.objective, one.rule))
         return found
 
@@ -174,6 +267,8 @@ class _Run:
 
     def _found(self, one: Expectation) -> str | None:
         """What was true instead; None when the expectation holds."""
+        if one.kind in _OF_GATES:
+            return self._found_gate(one)
         mine = [(t, h) for t, h in self.heard if (h.alert.objective, h.alert.rule) == (one.objective, one.rule)]
         fired = [t for t, h in mine if h.kind == "firing"]
         if one.kind == "never":
@@ -211,6 +306,32 @@ class _Run:
                 }[one.op]  # fmt: skip
                 return None if holds else f"it is {side.burn:.6g}"
         return f"the rule does not look at {one.window_s} s, or its answer is held: {judged.verdict.why}"
+
+    def _found_gate(self, one: Expectation) -> str | None:
+        """The same of an expectation about a gate."""
+        times = [t for t, d in self.decided if d.kind == "rollback" and d.gate == one.objective]
+        if one.kind == "triggers":
+            return None if len(times) == one.value else f"it triggers at {_times(times)}"
+        assert one.at is not None  # noqa: S101 - the reader asks for it
+        if one.kind == "trigger":
+            near = any(0 <= t - float(one.at) + 1e-9 <= one.within + 2e-9 for t in times)
+            return None if near else f"it triggers at {_times(times)}"
+        verdict = self.gated.get((self._tick(one.at), one.objective))
+        if verdict is None:
+            return "the case ends before"
+        found = verdict.verdict if one.kind == "gate" else "passes" if verdict.passes else "refuses"
+        return None if found == one.word else f"it {'is ' if one.kind == 'gate' else ''}{found}: {verdict.why}"
+
+
+def _joined(changed: list[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
+    """Times of the same measure that touch, as one."""
+    found: list[tuple[str, int, int]] = []
+    for kpi, start, end in sorted(changed):
+        if found and found[-1][0] == kpi and start <= found[-1][2]:
+            found[-1] = (kpi, found[-1][1], max(end, found[-1][2]))
+        else:
+            found.append((kpi, start, end))
+    return found
 
 
 class _Counted:

@@ -12,12 +12,17 @@ Times are durations from the moment 0 of a case, which is a whole hour. Statemen
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable
+import tomllib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+from analytics.kpis import DIMENSIONS, KpiDefinition, kpis_from
 from analytics.slo.compiled import compiled
+from analytics.slo.gates import GateSettings, gates_from
+from analytics.slo.indicators import Kpi
 from analytics.slo.objectives import Objective
 from analytics.slo.openslo import Object
 from analytics.slo.openslo_read import read
@@ -25,6 +30,7 @@ from analytics.slo.openslo_read import read
 MAX_LINES = 20_000
 MAX_SPAN_S = 400 * 86_400
 MAX_TICKS = 1_000_000
+MAX_VALUES = 100_000
 _UNIT = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _TIME = re.compile(r"([+-]?)((?:\d+(?:\.\d+)?[smhd])+)")
 _PART = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
@@ -46,6 +52,22 @@ class Traffic:
     end: Fraction
     per_s: Fraction
     bad: Fraction
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """Values of a business measure, one per `every` in [start, end): each comes `late` after its interval's end, or
+    all of them come `at` a moment; what comes later replaces what was there."""
+
+    kpi: str
+    start: Fraction
+    end: Fraction
+    every: Fraction
+    value: float
+    weight: float
+    late: Fraction = Fraction(0)
+    at: Fraction | None = None
+    of: tuple[str, str, str, str] = ("", "", "", "")  # cohort, channel, region, offer
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +118,7 @@ class Case:
     name: str
     line: int
     traffic: list[Traffic] = field(default_factory=list)
+    values: list[Values] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
     actions: list[Action] = field(default_factory=list)
     expectations: list[Expectation] = field(default_factory=list)
@@ -105,11 +128,13 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A test file: its objectives and its cases."""
+    """A test file: its objectives, its business measures and gates, and its cases."""
 
     file: str
     objectives: tuple[Objective, ...]
     cases: tuple[Case, ...]
+    kpis: Mapping[str, KpiDefinition] = field(default_factory=dict)
+    gates: Mapping[str, GateSettings] = field(default_factory=dict)
 
 
 def seconds(text: str) -> Fraction:
@@ -145,6 +170,8 @@ class _Reader:
         self.objects: list[Object] = []
         self.names: set[tuple[str, str]] = set()
         self.cases: list[Case] = []
+        self.kpis: dict[str, KpiDefinition] | None = None
+        self.gates: dict[str, GateSettings] = {}
 
     @property
     def case(self) -> Case:
@@ -165,6 +192,8 @@ class _Reader:
                     raise ValueError("a tick is a multiple of 10s")
             case "events":
                 self._events(rest)
+            case "values":
+                self._values(rest)
             case "missing" | "stall" | "closed":
                 self._gap(head, rest)
             case "restart":
@@ -187,7 +216,7 @@ class _Reader:
             case "expect":
                 self.case.expectations.append(self._expect(number, rest))
             case _:
-                known = "load case tick events missing stall closed restart clock acknowledge eval expect"
+                known = "load case tick events values missing stall closed restart clock acknowledge eval expect"
                 raise ValueError(f"{head!r} is no statement; there are {known}")
 
     def done(self) -> Scenario:
@@ -198,21 +227,36 @@ class _Reader:
                 raise ScenarioError(f"{self.file}:{one.line}: case {one.name!r} expects nothing")
         if not self.cases:
             raise ScenarioError(f"{self.file}:1: there is no case in it")
-        return Scenario(self.file, self._compiled(), tuple(self.cases))
+        return Scenario(self.file, self._compiled(), tuple(self.cases), self.kpis or {}, self.gates)
 
     def _load(self, name: str) -> None:
         try:
-            found = read(self.load(name), name)
+            text = self.load(name)
         except OSError as error:
             raise ValueError(f"{name} cannot be read: {error}") from error
+        if name.endswith(".toml"):
+            self._configure(text, name)
+            return
+        found = read(text, name)
         errors = [p for p in found.problems if p.severity == "error"]
         self.objects += found.objects
-        errors += compiled(self.objects).errors
+        errors += compiled(self.objects, kpis=self.kpis).errors
         if errors:
             raise ValueError(str(errors[0]))
 
+    def _configure(self, text: str, name: str) -> None:
+        """Take the business measures and gates of a configuration."""
+        try:
+            document = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise ValueError(f"{name}: {error}") from error
+        self.kpis = {**(self.kpis or {}), **kpis_from(document, name)}
+        self.gates |= gates_from(document, name, kpis=self.kpis)
+        if errors := compiled(self.objects, kpis=self.kpis).errors:
+            raise ValueError(str(errors[0]))
+
     def _compiled(self) -> tuple[Objective, ...]:
-        return compiled(self.objects).objectives
+        return compiled(self.objects, kpis=self.kpis).objectives
 
     def _known(self, name: str) -> str:
         known = [one.name for one in self._compiled()]
@@ -238,7 +282,45 @@ class _Reader:
         start, end = _range(words[2], words[4])
         bad = _share(words[7]) if len(words) == 8 else Fraction(0)
         per_s = Fraction(rate[1]) / _UNIT[rate[2]]
+        measures = [o.indicator.name for o in self._compiled() if o.name == words[0] and isinstance(o.indicator, Kpi)]
+        if measures:
+            raise ValueError(f"{words[0]} counts a KPI; write values {measures[0]} from ...")
         self.case.traffic.append(Traffic(self._known(words[0]), start, end, per_s, bad))
+
+    def _values(self, words: list[str]) -> None:
+        form = (
+            "values KPI from TIME to TIME every TIME (value N | numerator N denominator N) [late TIME | at TIME] "
+            "[cohort | channel | region | offer TEXT]"
+        )
+        if len(words) < 9 or len(words) % 2 == 0:
+            raise ValueError(f"write {form}")
+        _words([words[1], words[3], words[5]], ["from", "to", "every"], form)
+        known = ", ".join(sorted(self.kpis or {})) or "none; load a .toml file with [kpis.NAME]"
+        if words[0] not in (self.kpis or {}):
+            raise ValueError(f"there is no KPI {words[0]!r}; loaded are {known}")
+        start, end = _range(words[2], words[4])
+        every = _positive(seconds(words[6]))
+        if (end - start) / every > MAX_VALUES:
+            raise ValueError(f"more than {MAX_VALUES} values; give a longer `every`")
+        more = dict(zip(words[7::2], words[8::2], strict=True))
+        known_words = {"value", "numerator", "denominator", "late", "at", *DIMENSIONS}
+        whole = {"value"} & more.keys() or {"numerator", "denominator"} <= more.keys()
+        if (
+            not whole
+            or len(more) != (len(words) - 7) // 2
+            or not more.keys() <= known_words
+            or {"late", "at"} <= more.keys()
+        ):
+            raise ValueError(f"write {form}")
+        below = _number(more["denominator"]) if "denominator" in more else 1.0
+        above = _number(more["value"] if "value" in more else more["numerator"])
+        if below < 0 or ("value" in more and "numerator" in more):
+            raise ValueError(f"write {form}")
+        value = above if "value" in more else above / below if below else 0.0
+        late = seconds(more["late"]) if "late" in more else Fraction(0)
+        at = seconds(more["at"]) if "at" in more else None
+        of = (more.get("cohort", ""), more.get("channel", ""), more.get("region", ""), more.get("offer", ""))
+        self.case.values.append(Values(words[0], start, end, every, value, below, late, at, of))
 
     def _gap(self, kind: str, words: list[str]) -> None:
         objective = ""
@@ -261,6 +343,8 @@ class _Reader:
             at, words = seconds(words[1]), words[2:]
         if len(words) < 2:
             raise ValueError("write expect [at TIME] OBJECTIVE ...; docs/slo-tests.md has the forms")
+        if words[0] == "gate":
+            return self._expect_gate(number, text, at, words[1:])
         objective = self._known(words[0])
         match words[1:]:
             case ["budget", "remaining" | "burned" as what, share, *more] if at is not None:
@@ -288,6 +372,33 @@ class _Reader:
                 length = int(seconds(window))
                 return Expectation(number, text, "burn", objective, rule, at, "", length, op, float(value), within)
         raise ValueError(f"cannot read `expect {text}`; docs/slo-tests.md has the forms")
+
+    def _expect_gate(self, number: int, text: str, at: Fraction | None, words: list[str]) -> Expectation:
+        name = words[0]
+        if name not in self.gates:
+            raise ValueError(f"there is no gate {name!r}; loaded are {', '.join(sorted(self.gates)) or 'none'}")
+        match words[1:]:
+            case ["is", "open" | "closed" | "unknown" as word] if at is not None:
+                return Expectation(number, text, "gate", name, at=at, word=word)
+            case ["passes" | "refuses" as word] if at is not None:
+                return Expectation(number, text, "passes", name, at=at, word=word)
+            case ["never", "triggers"] if at is None:
+                return Expectation(number, text, "triggers", name, value=0.0)
+            case ["triggers", count] if at is None and count.isdigit():
+                return Expectation(number, text, "triggers", name, value=float(count))
+            case ["triggers", "at", when, *more] if at is None:
+                return Expectation(number, text, "trigger", name, at=seconds(when), within=_within(more, 10.0))
+        raise ValueError(f"cannot read `expect {text}`; docs/slo-tests.md has the forms")
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{text!r} is not a number")
+    return value
 
 
 def _exactly(words: list[str], count: int, form: str) -> list[str]:

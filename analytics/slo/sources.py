@@ -1,4 +1,4 @@
-"""Good and total of what is not a message of one path: gauges, feeds, flows, completeness, and joined windows.
+"""Good and total of what is no message: gauges, feeds, flows, business measures, completeness, and joined windows.
 
 One statement per kind counts all objectives of that kind. Returned rows are those of windows with events; a window
 without any has no row.
@@ -11,14 +11,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analytics.completeness import completeness
+from analytics.kpis import KpiDefinition
+from analytics.slo import kpi_counts
 from analytics.slo.calendars import SloCalendar, closed_windows
 from analytics.slo.counting import counted_path
-from analytics.slo.indicators import Combined, Completeness, Feed, Flow, Gauge, Indicator
+from analytics.slo.indicators import Combined, Completeness, Feed, Flow, Gauge, Indicator, Kpi
 from analytics.slo.objectives import Objective
 from analytics.slo.stored import Row, rows_of
 from collector.store import Store
 
-Pairs = dict[int, tuple[int, int]]  # good and total by window (start, epoch seconds)
+Pairs = dict[int, tuple[int, int, int]]  # good, total and uncertain by window (start, epoch seconds)
 NS = 1_000_000_000
 _RANGE = "ts >= fromUnixTimestamp64Nano({from_ns:Int64}, 'UTC') AND ts < fromUnixTimestamp64Nano({to_ns:Int64}, 'UTC')"
 _GAUGES = f"""
@@ -55,21 +57,45 @@ def count(
     from_s: int,
     to_s: int,
     now_ns: int,
+    kpis: Mapping[str, KpiDefinition] | None = None,
 ) -> list[Row]:
     """Rows of level 10 in [from_s, to_s), whole windows, of those objectives that the window job does not count."""
     mine = [one for one in objectives if counted_path(one.indicator) is None]
     if not mine:
         return []
-    asked = _Asked(store, [leaf for one in mine for leaf in _leaves(one.indicator)], from_s, to_s, now_ns)
+    asked = _Asked(store, [leaf for one in mine for leaf in _leaves(one.indicator)], from_s, to_s, now_ns, kpis or {})
     closed = {name: set(closed_windows(calendars, name, from_s, to_s)) for name in {one.hours for one in mine}}
     rows = []
     for one in mine:
         pairs = asked.pairs(one)
-        for window, (good, total) in sorted(pairs.items()):
+        for window, pair in sorted(pairs.items()):
             if from_s <= window < to_s:
-                shut = window in closed[one.hours]
-                counted = (0, 0) if shut else (good, total)
+                counted = (0, 0, 0) if window in closed[one.hours] else pair
                 rows.append(Row(one.name, one.version, 10, window, *counted))
+    return rows
+
+
+def count_measures(
+    store: Store,
+    objectives: Sequence[Objective],
+    calendars: Mapping[str, SloCalendar],
+    kpis: Mapping[str, KpiDefinition],
+    level: int,
+    from_s: int,
+    to_s: int,
+) -> list[Row]:
+    """Rows of a coarse level in [from_s, to_s) of objectives on business measures, for the time before they existed.
+
+    Windows that the calendar does not have open from beginning to end are left out.
+    """
+    mine = [one for one in objectives if isinstance(one.indicator, Kpi)]
+    cells = kpi_counts.read(store, kpi_counts.leaves(mine), kpis, from_s, to_s, level) if mine else {}
+    rows = []
+    for one in mine:
+        assert isinstance(one.indicator, Kpi)  # noqa: S101 - chosen above
+        for window, cell in sorted(cells[one.indicator].items()):
+            if not (one.hours and closed_windows(calendars, one.hours, window, window + level)):
+                rows.append(Row(one.name, one.version, level, window, *cell))
     return rows
 
 
@@ -108,7 +134,15 @@ def _leaves(one: Indicator) -> list[Indicator]:
 class _Asked:
     """What the store says of all leaves at once."""
 
-    def __init__(self, store: Store, leaves: Sequence[Indicator], from_s: int, to_s: int, now_ns: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        leaves: Sequence[Indicator],
+        from_s: int,
+        to_s: int,
+        now_ns: int,
+        kpis: Mapping[str, KpiDefinition],
+    ) -> None:
         self._store, self._from_s, self._to_s, self._now_ns = store, from_s, to_s, now_ns
         params: dict[str, Any] = {"from_ns": from_s * NS, "to_ns": to_s * NS}
         gauges = sorted({leaf.name for leaf in leaves if isinstance(leaf, Gauge)})
@@ -116,7 +150,11 @@ class _Asked:
         self._gauges = _rows(store, _GAUGES, {**params, "names": gauges}) if gauges else []
         self._feeds = _rows(store, _FEEDS, {**params, "channels": channels}) if channels else []
         self._flows = _rows(store, _FLOWS, params) if any(isinstance(leaf, Flow) for leaf in leaves) else []
+        measures = list(dict.fromkeys(leaf for leaf in leaves if isinstance(leaf, Kpi)))
         self._known: dict[Indicator, Pairs] = {}
+        if measures:
+            for leaf, cells in kpi_counts.read(store, measures, kpis, from_s, to_s).items():
+                self._known[leaf] = cells
 
     def pairs(self, one: Objective) -> Pairs:
         if isinstance(one.indicator, Combined):
@@ -131,7 +169,7 @@ class _Asked:
                 names, versions, starts, values = rows_of(self._store, 10, self._from_s, self._to_s, name=named.name)
                 found.append(
                     {
-                        int(s): (int(v[0]), int(v[1]))
+                        int(s): (int(v[0]), int(v[1]), int(v[2]))
                         for s, v, version in zip(starts, values, versions, strict=True)
                         if version == named.version and v[1]
                     }
@@ -141,10 +179,11 @@ class _Asked:
                 found.append(self._leaf(side))
         joined: Pairs = {}
         for window in set().union(*found):
-            good = [
-                total - ok <= both.bad_share * total for side in found if window in side for ok, total in [side[window]]
-            ]
-            joined[window] = (int(all(good) if both.every else any(good)), 1)
+            here = [side[window] for side in found if window in side]
+            join = all if both.every else any
+            surely = join(total - ok <= both.bad_share * total for ok, total, _ in here)
+            perhaps = join(total - ok - unsure <= both.bad_share * total for ok, total, unsure in here)
+            joined[window] = (int(surely), 1, int(perhaps and not surely))
         return joined
 
     def _leaf(self, one: Indicator) -> Pairs:
@@ -156,8 +195,8 @@ class _Asked:
         found: Pairs = {}
 
         def add(window: int, good: int, total: int) -> None:
-            before = found.get(window, (0, 0))
-            found[window] = (before[0] + good, before[1] + total)
+            before = found.get(window, (0, 0, 0))
+            found[window] = (before[0] + good, before[1] + total, 0)
 
         match one:
             case Gauge():

@@ -59,6 +59,15 @@ WHERE level = {level:UInt16} AND window >= toDateTime({from_s:UInt32}, 'UTC')
 GROUP BY name, version, start
 """
 
+_HELD = """
+SELECT toString(objective) AS name, version, toUInt32(window) AS start, argMax(good, generation) AS good,
+    argMax(total, generation) AS total, argMax(uncertain, generation) AS uncertain
+FROM objective_counts
+WHERE level = 10 AND objective IN {names:Array(String)} AND window >= toDateTime({from_s:UInt32}, 'UTC')
+    AND window < toDateTime({to_s:UInt32}, 'UTC')
+GROUP BY name, version, start
+"""
+
 _BUCKETS = """
 SELECT toUInt32(window) AS start, sumIf(n, bucket < {cut:Int16}) AS good, sum(n) AS total,
     sumIf(n, bucket = {cut:Int16}) AS cut
@@ -113,7 +122,30 @@ def insert(store: Store, rows: Sequence[Row], generation: int) -> None:
             for r in rows
         ],
     )  # fmt: skip
-    store.insert("objective_counts", block, token=f"objectives#{generation}#{rows[0].objective}#{rows[0].window}")
+    first = rows[0]
+    store.insert(
+        "objective_counts",
+        block,
+        token=f"objectives#{generation}#{first.objective}#{first.version}#{first.level}#{first.window}",
+    )
+
+
+def different(store: Store, objectives: Sequence[Objective], rows: Sequence[Row], from_s: int, to_s: int) -> list[Row]:
+    """Those of `rows`, the whole of [from_s, to_s), that the store does not hold so, and zeros for what is no more."""
+    params = {"names": [one.name for one in objectives], "from_s": from_s, "to_s": to_s}
+    held = {
+        (name, version, start): (good, total, unsure)
+        for name, version, start, good, total, unsure in store.query(_HELD, params).iter_rows()
+    }
+    given = {(row.objective, row.version, row.window): row for row in rows}
+    changed = [row for key, row in given.items() if held.get(key, (0, 0, 0)) != (row.good, row.total, row.uncertain)]
+    versions = {one.name: one.version for one in objectives}
+    gone = [
+        Row(name, version, 10, start, 0, 0)
+        for (name, version, start), cell in held.items()
+        if (name, version, start) not in given and versions[name] == version and any(cell)
+    ]
+    return changed + gone
 
 
 def recount(

@@ -152,6 +152,21 @@ class Sums:
         A slice is good when at least `share` of its events are; the one that is not over is left out, and slices
         without events count neither way. Where only cells are held that are longer than a slice, they stand for slices.
         """
+        good, total, uncertain = self._slices(name, slice_s, start_s, end_s)
+        edge = total * share - 1e-9 * total
+        seen = total > 0
+        surely, perhaps = seen & (good >= edge), seen & (good + uncertain >= edge)
+        return int(surely.sum()), int(seen.sum()), int((perhaps & ~surely).sum())
+
+    def averaged(self, name: str, slice_s: int, start_s: int, end_s: int) -> tuple[float, int, float]:
+        """The same slices by their shares: the sum, how many there are, and the sum of what is undecided."""
+        good, total, uncertain = self._slices(name, slice_s, start_s, end_s)
+        seen = total > 0
+        shares, doubt = good[seen] / total[seen], uncertain[seen] / total[seen]
+        return float(shares.sum()), int(seen.sum()), float(doubt.sum())
+
+    def _slices(self, name: str, slice_s: int, start_s: int, end_s: int) -> Ints:
+        """Good, total and uncertain of each slice in [start_s, end_s) that is over, as rows."""
         end_s -= end_s % slice_s
         for ring in self._rings:
             if ring.start_s <= start_s:
@@ -161,11 +176,7 @@ class Sums:
         if len(values) % per:
             values = np.concatenate([values, np.zeros((per - len(values) % per, COLUMNS), np.int64)])
         slices = values.reshape(-1, per, COLUMNS).sum(axis=1)
-        good, total, uncertain = slices.T
-        edge = total * share - 1e-9 * total
-        seen = total > 0
-        surely, perhaps = seen & (good >= edge), seen & (good + uncertain >= edge)
-        return int(surely.sum()), int(seen.sum()), int((perhaps & ~surely).sum())
+        return np.ascontiguousarray(slices.T)
 
     def first_s(self, name: str) -> int | None:
         """Start of the first hour with events of one name that is still held, epoch seconds; None without any."""

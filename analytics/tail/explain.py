@@ -1,7 +1,7 @@
 """Why a path's tail is slower than before: causes, best first, or none and why.
 
-Each part of the messages is tested against the comparison span (`exceedance`); the family of parts is held at the
-stated rate of false alarms (Holm). What waits behind a slow stage of another message is laid to that stage (`knockon`).
+Each part of the messages is tested against the comparison span; the family of parts is held at the stated rate of false
+alarms (`exceedance`). What waits behind a slow stage of another message is laid to that stage (`knockon`).
 A cause's share is its part of the time per message that all causes add above their thresholds.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from analytics.paths import UNATTRIBUTED, End, Path
-from analytics.tail import exceedance, knockon, proportions
+from analytics.tail import exceedance, knockon
 from analytics.tail.stages import kind_of, layer_of
 from analytics.tail.tailset import UNFINISHED, parts, took
 
@@ -108,10 +108,8 @@ def suspects(
     """What changed, largest share first. `others` are paths whose messages may be worked on by the same threads."""
     names = parts(sides.path)
     spans = [(sides.span(i, now=True), sides.span(i, now=False)) for i in range(len(names))]
-    changes = [exceedance.change(now, before) for now, before in spans]
-    tested = [i for i, one in enumerate(changes) if one is not None]
-    p = proportions.holm(np.array([one.p for one in changes if one is not None]))
-    found = {i: float(p[at]) for at, i in enumerate(tested) if p[at] <= false_alarms}
+    changes = exceedance.changes(spans, false_alarms, seed)
+    found = {i: one.p for i, one in enumerate(changes) if one is not None and one.p <= false_alarms}
     if not found:
         return []
     order = sorted(found)

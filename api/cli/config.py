@@ -29,7 +29,10 @@ _SECTIONS = frozenset(
         "kpis",
         "kpi_sources",
         "slo",
+        "gates",
+        "reports",
         "notify",
+        *("money", "value", "actions", "showback", "debts", "agreements"),
     }
 )
 
@@ -66,13 +69,16 @@ def examine(document: dict[str, Any], source: str) -> dict[str, list[str]]:
     """Read the whole document; returns the names it declares. Raises ConfigError."""
     from analytics.kpis import kpis_from
     from analytics.learned import LearnedSettings
+    from analytics.money.declared import money_from
     from analytics.probe_paths import declared_paths
+    from analytics.slo.gates import gates_from
     from analytics.slo.maintenance import windows_from
     from analytics.slo.settings import SloSettings
     from analytics.windows import WindowSettings
     from api.kpi_sources import sources_from
     from api.notify.heartbeat import watchers_from
     from api.notify.settings import targets_from
+    from api.reports.settings import reports_from
     from api.server_settings import ServerSettings
     from api.standby.settings import StandbySettings
     from collector.agent.settings import AgentSettings, agent_body
@@ -87,9 +93,14 @@ def examine(document: dict[str, Any], source: str) -> dict[str, list[str]]:
             raise ConfigError(name, f"is no section; there are {', '.join(sorted(_SECTIONS))}", source)
     points = points_from(document, source)
     paths = declared_paths(document, points, source)
-    kpis_from(document, source)
+    kpis = kpis_from(document, source)
+    money_from(document, paths, kpis, source)
     sources_from(document, source)
-    targets_from(document, source)
+    targets = targets_from(document, source)
+    calendars = section(document.get("slo", {}), SloSettings, "slo", source).calendars
+    webhooks = [name for name, target in targets.items() if target.kind == "webhook"]
+    gates_from(document, source, kpis=kpis, calendars=calendars, webhooks=webhooks)
+    reports_from(document, source)
     watchers_from(document, source)
     windows_from(document, source)
     for name, kind in (
@@ -100,7 +111,6 @@ def examine(document: dict[str, Any], source: str) -> dict[str, list[str]]:
         ("standby", StandbySettings),
         ("server", ServerSettings),
         ("learned", LearnedSettings),
-        ("slo", SloSettings),
     ):
         section(document.get(name, {}), kind, name, source)
     section(agent_body(document, source), AgentSettings, "agent", source)

@@ -15,7 +15,10 @@ app = typer.Typer(no_args_is_help=True)
 
 def register(root: typer.Typer) -> None:
     """Add the group to the command tree."""
-    root.add_typer(app, name="dashboards", help="Grafana dashboards, as files.")
+    from api.cli import dashboards_push
+
+    dashboards_push.register(app)
+    root.add_typer(app, name="dashboards", help="Grafana: dashboards and alert rules, as files and in a running one.")
 
 
 @command(

@@ -15,7 +15,9 @@ from api.cli.times import format_time
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from analytics.compare.burning import Budgets
     from analytics.compare.watching import KpiQuestion, Objective
+    from analytics.paths import Path
 
 app = typer.Typer(no_args_is_help=True)
 _CODES = {"advance": Code.OK, "rollback": Code.FINDING, "hold": Code.DATA}
@@ -31,6 +33,7 @@ def register(root: typer.Typer) -> None:
     "watch",
     examples=(
         "tailsight rollout watch --path order --baseline gateway=1 --canary gateway=2 --for 10m",
+        "... --slo order-latency --kpi conversion --kpi-baseline cohort=a --kpi-canary cohort=b",
         "... --objective 5ms=99.9% --once --json",
     ),
 )
@@ -48,6 +51,12 @@ def watch(
     once: Annotated[bool, typer.Option("--once", help="Look once.")] = False,
     objective: Annotated[
         str | None, typer.Option("--objective", metavar="DURATION=SHARE", help="For the burn rate: 5ms=99.9%.")
+    ] = None,
+    slo: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--slo", metavar="NAME", help="An objective in force whose budget counts; `all`: all of the path."
+        ),
     ] = None,
     kpi: Annotated[str | None, typer.Option("--kpi", help="A business measure, by name.")] = None,
     kpi_baseline: Annotated[
@@ -95,6 +104,7 @@ def watch(
                     from_ns=from_ns,
                     stage=stage or "end_to_end",
                     objective=target,
+                    budgets=_budgets(run, known, slo or []),
                     kpis=kpis,
                     alpha=alpha,
                     margin=margin,
@@ -136,6 +146,27 @@ def watch(
         console.print(value["decision"], style="bold")
 
     return Answer(value, show, _CODES[decision.decision])
+
+
+def _budgets(run: Run, path: Path, names: list[str]) -> Budgets:
+    """The objectives in force that are asked for, with their alerts as they stand."""
+    from analytics.compare.burning import Budgets, chosen
+    from analytics.slo.settings import SloSettings
+    from api.cli.acting import control_of
+    from api.slo_book import SloBook
+    from collector.settings import section
+
+    if not names:
+        return Budgets()
+    with control_of(run) as control:
+        book = SloBook(control)
+        objectives, alerts = book.compiled().objectives, book.alerts()
+    try:
+        goals = chosen(objectives, names, path)
+    except ValueError as error:
+        raise CommandError(Code.USAGE, f"--slo: {error}", kind="rollout") from error
+    settings = section(run.document().get("slo", {}), SloSettings, "slo", run.source)
+    return Budgets(goals, alerts, settings.calendars)
 
 
 def objective_of(text: str) -> Objective:

@@ -41,7 +41,7 @@ def validate(run: Run, files: FilesArgument) -> Answer:
     rows = [
         {
             "name": one.name, "service": one.service, "target": one.target, "indicator": describe(one.indicator),
-            "window": one.window.text, "method": "Timeslices" if one.slice_s else "Occurrences",
+            "window": one.window.text, "method": one.method,
             "rules": [rule.name for rule in one.rules],
         }
         for one in made.objectives
@@ -289,14 +289,17 @@ def compiled_files(run: Run, files: list[Path]) -> tuple[tuple[Object, ...], Com
     """What the documents of some files and folders say, checked against the configuration."""
     from dataclasses import replace
 
+    from analytics.kpis import kpis_from
     from analytics.slo.compiled import Compiled, compiled
     from analytics.slo.openslo_read import read_all
     from api.cli.opened import declared_paths
 
     texts = [(str(file), read_text(file)) for file in _yaml_files(files)]
     found = read_all(texts)
-    paths = {*declared_paths(run)} if run.config_file else None
-    made = compiled(found.objects, paths=paths)
+    paths = kpis = None
+    if run.config_file:
+        paths, kpis = {*declared_paths(run)}, kpis_from(run.document(), run.source)
+    made = compiled(found.objects, paths=paths, kpis=kpis)
     return found.objects, replace(made, problems=(*found.problems, *made.problems)) if found.problems else Compiled(
         made.objectives, made.problems
     )

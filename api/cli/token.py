@@ -27,7 +27,9 @@ def register(root: typer.Typer) -> None:
 def create(
     run: Run,
     name: Annotated[str, typer.Argument(help="Whose token it is; shown in the audit log.")],
-    scope: Annotated[list[str], typer.Option("--scope", help="agent, read or operate; may be given again.")],
+    scope: Annotated[
+        list[str], typer.Option("--scope", help="agent, read, sql, operate or executive; may be given again.")
+    ],
     expires: Annotated[str | None, typer.Option(metavar="TIME", help="When it ends, for example +90d.")] = None,
 ) -> Answer:
     """Make a token. It is shown this once; only its hash is stored. The audit log says who made it."""

@@ -9,15 +9,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from api.control import Control
-from api.notify.payload import Notice
+from api.notify.payload import LATER, Notice
 from api.notify.settings import NotifyTarget
 from collector.log import logger
 
 NS = 1_000_000_000
 KEEP_TOLD_NS = 30 * 86_400 * NS
 MAX_OUTBOX = 50_000
+KEEP_EPISODES = 10_000
 _OPEN = "SELECT episode FROM slo_alerts WHERE state IN ('firing', 'acknowledged')"
 _HELD = "SELECT episode FROM maintenance_held WHERE outcome = ''"  # by a maintenance window: nobody is told yet
 _log = logger("notify")
@@ -54,11 +56,24 @@ class Due:
 class Deliveries:
     """The deliveries of one data directory to the targets of its configuration."""
 
-    def __init__(self, control: Control, targets: Mapping[str, NotifyTarget]) -> None:
-        self._control, self._targets = control, dict(targets)
+    def __init__(
+        self,
+        control: Control,
+        targets: Mapping[str, NotifyTarget],
+        hooks: Mapping[str, frozenset[str]] | None = None,
+    ) -> None:
+        self._control, self._targets, self._hooks = control, dict(targets), dict(hooks or {})
         # Above which number of the journal changes are only here, and how long they may wait for the standby to have
         # them; None: there is no standby that follows.
         self.unconfirmed: Callable[[], tuple[int, int] | None] = lambda: None
+
+    def _takes(self, name: str, kind: str, gate: str) -> bool:
+        """Whether a target is told of a notification: hooks of gates hear of their rollbacks, the others of alerts."""
+        if name in self._hooks:
+            return kind == "rollback" and gate in self._hooks[name]
+        # Alertmanager knows no acknowledgement: those are silences of its own. Causes it hears when it is told again.
+        skip = ("acknowledged", "explained") if self._targets[name].kind == "alertmanager" else ()
+        return kind not in ("rollback", *skip)
 
     def begin(self, now_ns: int) -> None:
         """Forget targets that are gone; a new one hears of what fires already."""
@@ -66,7 +81,7 @@ class Deliveries:
             known = {row[0] for row in db.execute("SELECT DISTINCT target FROM notify_deliveries")}
             for name in known - self._targets.keys():
                 db.execute("DELETE FROM notify_deliveries WHERE target = ?", (name,))
-            for name in self._targets:
+            for name in self._targets.keys() - self._hooks.keys():
                 db.execute(
                     "INSERT OR IGNORE INTO notify_deliveries (notification, target, due_ns) "  # noqa: S608 - text of ours
                     f"SELECT id, ?, ? FROM slo_outbox WHERE kind = 'firing' AND episode IN ({_OPEN}) "
@@ -80,18 +95,16 @@ class Deliveries:
         after, wait_ns = self.unconfirmed() or (0, 0)
         waits = _WAITS if wait_ns else ""
         fresh = self._control.rows(
-            f"SELECT id, kind FROM slo_outbox o WHERE sent_ns IS NULL AND episode NOT IN ({_HELD}) AND NOT EXISTS "  # noqa: S608 - text of ours
-            "(SELECT 1 FROM notify_deliveries d WHERE d.target = :target AND d.notification = o.id) "
+            f"SELECT id, kind, objective FROM slo_outbox o WHERE sent_ns IS NULL AND episode NOT IN ({_HELD}) "  # noqa: S608 - text of ours
+            "AND NOT EXISTS (SELECT 1 FROM notify_deliveries d WHERE d.target = :target AND d.notification = o.id) "
             f"{waits} ORDER BY id LIMIT 1000",
             {"target": name, "after": after, "now": now_ns, "wait": wait_ns},
         )
         if not fresh:
             return 0
-        # Alertmanager knows no acknowledgement: those are silences of its own.
-        skip = "acknowledged" if self._targets[name].kind == "alertmanager" else ""
         with self._control.transaction() as db:
             for row in fresh:
-                told = now_ns if row["kind"] == skip else None
+                told = None if self._takes(name, row["kind"], row["objective"]) else now_ns
                 db.execute(
                     "INSERT OR IGNORE INTO notify_deliveries (notification, target, due_ns, told_ns, done) "
                     "VALUES (?, ?, ?, ?, ?)",
@@ -116,6 +129,12 @@ class Deliveries:
             return notice
         rows = self._control.rows("SELECT * FROM slo_outbox WHERE episode = ? AND kind = 'firing'", (notice.episode,))
         return _notice(rows[0]) if rows else notice  # type: ignore[arg-type]
+
+    def explained(self, episode: str) -> Mapping[str, Any]:
+        """What was found out about an episode after it began: its cost and cause; empty where nothing was."""
+        rows = self._control.rows("SELECT body FROM slo_outbox WHERE episode = ? AND kind = 'explained'", (episode,))
+        body = json.loads(rows[0]["body"]) if rows else {}
+        return {name: body[name] for name in LATER if name in body}
 
     def told(self, name: str, some: Sequence[Due], now_ns: int) -> None:
         """The target has accepted these."""
@@ -181,6 +200,11 @@ class Deliveries:
             db.execute(
                 f"DELETE FROM slo_outbox WHERE sent_ns < ? AND {closed}",  # noqa: S608 - text of ours
                 (now_ns - KEEP_TOLD_NS,),
+            )
+            db.execute(
+                "DELETE FROM slo_episodes WHERE resolved_ns > 0 AND episode NOT IN "
+                "(SELECT episode FROM slo_episodes ORDER BY fired_ns DESC LIMIT ?)",
+                (KEEP_EPISODES,),
             )
             over = db.execute("SELECT count(*) FROM slo_outbox").fetchone()[0] - most
             if over > 0:

@@ -14,8 +14,11 @@ VERSION = "1"
 _RUNBOOKS = ("tailsight.dev/runbook", "runbook_url", "runbook")
 _SHOWN = (
     "service", "severity", "display_name", "indicator", "target", "why", "breach_ns", "fired_ns", "resolved_ns",
-    "acknowledged_by", "sides", "budget", "cost_per_hour", "top_cause", "queries", "labels", "maintenance",
+    "acknowledged_by", "sides", "budget", "cost_per_hour", "cost", "episode_cost", "top_cause", "cause",
+    "queries", "labels", "maintenance",
 )  # fmt: skip
+# What takes longer to find out than a page may wait: told afterwards.
+LATER = ("cost_per_hour", "cost", "top_cause", "cause")
 _MAX_LABELS, _MAX_TEXT = 40, 1_000
 
 
@@ -39,6 +42,8 @@ class Notice:
 
 def content(notice: Notice, dashboards: str = "") -> dict[str, Any]:
     """The notification as a document (docs/alerts.md). What is not known is absent."""
+    if notice.kind == "rollback":
+        return rollback(notice)
     body = notice.body
     budget = body.get("budget") or {}
     found: dict[str, Any] = {
@@ -58,6 +63,23 @@ def content(notice: Notice, dashboards: str = "") -> dict[str, Any]:
     return found
 
 
+def rollback(notice: Notice) -> dict[str, Any]:
+    """The trigger of a rollback as a document (docs/gates.md)."""
+    body = notice.body
+    return {
+        "version": VERSION,
+        "id": notice.key,
+        "dedup_key": notice.episode,
+        "status": notice.kind,
+        "at_ns": notice.at_ns,
+        "gate": notice.objective,
+        "description": body.get("description", ""),
+        "summary": f"roll back: gate {notice.objective} is closed: {body.get('why', '')}"[:_MAX_TEXT],
+        "closing_ns": body.get("closing_ns", notice.at_ns),
+        "sides": body.get("sides", []),
+    }
+
+
 def summary(notice: Notice) -> str:
     """One line for a pager."""
     body = notice.body
@@ -65,6 +87,9 @@ def summary(notice: Notice) -> str:
     head = f"{name}: {notice.rule} {notice.kind}"
     if notice.kind == "resolved":
         return head + (f" after {_span((notice.at_ns - body['fired_ns']) / NS)}" if body.get("fired_ns") else "")
+    if notice.kind == "explained":
+        said = [str(body.get("top_cause") or ""), str((body.get("cost") or {}).get("sentence") or "")]
+        return ": ".join(part for part in (f"{name}: {notice.rule}", ", ".join(s for s in said if s)) if part)
     if notice.kind == "acknowledged":
         return f"{head} by {body.get('acknowledged_by', '')}"
     parts = [
@@ -116,9 +141,17 @@ def alert_labels(first: Notice) -> dict[str, str]:
     return {name: text[:_MAX_TEXT] for name, text in {**found, **own}.items() if text}
 
 
-def alert(first: Notice, resolved: Notice | None, now_ns: int, resend_ns: int, dashboards: str = "") -> dict[str, Any]:
-    """An alert of Alertmanager's v2 API: firing for four more intervals, or ended."""
-    shown = content(resolved or first, dashboards)
+def alert(
+    first: Notice,
+    resolved: Notice | None,
+    now_ns: int,
+    resend_ns: int,
+    dashboards: str = "",
+    later: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """An alert of Alertmanager's v2 API: firing for four more intervals, or ended; with what was found out `later`."""
+    shown = {**content(resolved or first, dashboards), **(later or {})}
+    cost = shown.get("cost") or {}
     starts_ns = first.body.get("fired_ns") or first.at_ns
     # Alertmanager refuses an end before the start: a clock that was set back must not lose the end.
     ends_ns = now_ns + 4 * resend_ns if resolved is None else max(resolved.at_ns, starts_ns + 1_000_000)
@@ -129,7 +162,8 @@ def alert(first: Notice, resolved: Notice | None, now_ns: int, resend_ns: int, d
         "target": f"{shown['target']:g}" if "target" in shown else "",
         "since": stamp(first.body.get("breach_ns") or starts_ns),
         "exhausted_s": f"{shown['exhausted_s']:.0f}" if "exhausted_s" in shown else "",
-        "cost_per_hour": str(shown.get("cost_per_hour", "")),
+        "cost_per_hour": str(cost.get("sentence") or shown.get("cost_per_hour", "")),
+        "episode_cost": str((shown.get("episode_cost") or {}).get("sentence", "")),
         "top_cause": str(shown.get("top_cause", "")),
         "dashboard": shown["links"].get("dashboard", ""),
         "runbook_url": shown["links"].get("runbook", ""),

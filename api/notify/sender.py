@@ -116,7 +116,8 @@ class Sender:
     def _alert(self, one: Due) -> dict[str, object]:
         resolved = one.notice if one.notice.kind == "resolved" else None
         first = self.deliveries.beginning(one.notice)
-        return alert(first, resolved, time.time_ns(), self.target.ns("resend"), self.target.dashboards)
+        later = self.deliveries.explained(first.episode)
+        return alert(first, resolved, time.time_ns(), self.target.ns("resend"), self.target.dashboards, later)
 
 
 def _said(make: Callable[[], object]) -> bytes:

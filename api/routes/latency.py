@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, Literal, TypedDict
 
 import polars as pl
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -280,6 +280,10 @@ def heatmap(
     asked: AskedDep,
     step: STEP,
     stage: ONE_STAGE = WHOLE,
+    per_octave: Annotated[
+        Literal["1", "2", "4", "8", "16", "32", "64", "128"],
+        Query(description="Buckets per octave; below 128 neighbours are added up, for a picture.", examples=["8"]),
+    ] = "128",
     format_: FORMAT = None,
 ) -> Response:
     """The histogram per step, for a picture of how the whole distribution moves."""
@@ -291,6 +295,7 @@ def heatmap(
         asked.path,
         stage,
         step_s=seconds,
+        per_octave=int(per_octave),
         **asked.reach,
     )
     return answer(

@@ -14,6 +14,8 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from analytics.compare import watching
+from analytics.compare.burning import Budgets, chosen
+from analytics.paths import Path
 from api.answers import Answer, Span
 from api.door import Door, StateDep, opens_for
 from api.params import time_ns
@@ -56,7 +58,8 @@ class Metric(Answer):
     canary_total: int | None = Field(description="Messages of the canary.")
     baseline_share: float | None = Field(description="Share, or mean of a business measure.")
     canary_share: float | None = Field(description="The same of the canary.")
-    ratio: float | None = Field(description="Canary over baseline; of burn the burn rate.")
+    limit: float | None = Field(description="Of burn: the burn rate that must not be exceeded; null for others.")
+    ratio: float | None = Field(description="Canary over baseline; of burn the canary's burn rate.")
     ratio_low: float | None = Field(description="Lower end of an interval that holds at all looks at once.")
     ratio_high: float | None = Field(description="Its upper end; null: not bounded yet.")
     p_value: float | None = Field(description="That it is worse; holds at all looks at once.")
@@ -124,11 +127,11 @@ class FlaggerHook(BaseModel):
     metadata: dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=2_000)]] = Field(
         max_length=32,
         description="`gate` (`promotion`, `progress` or `rollback`), `path`, `baseline`, `canary`, and if wanted "
-        "`stage`, `from`, `objective`, `margin`, `alpha`.",
+        "`stage`, `from`, `objective`, `slo` (names, by comma), `margin`, `alpha`.",
     )
 
 
-_KNOWN = {"gate", "path", "baseline", "canary", "stage", "from", "objective", "margin", "alpha"}
+_KNOWN = {"gate", "path", "baseline", "canary", "stage", "from", "objective", "slo", "margin", "alpha"}
 
 
 @router.get(
@@ -147,6 +150,14 @@ def analysis(
     objective: Annotated[
         str | None, Query(max_length=40, description="For the burn rate: `5ms=99.9%`.", examples=["5ms=99.9%"])
     ] = None,
+    slo: Annotated[
+        str | None,
+        Query(
+            max_length=2_000,
+            description="Objectives in force whose budgets count, by comma; `all`: all of the path.",
+            examples=["order-latency"],
+        ),
+    ] = None,
     margin: Annotated[
         float, Query(gt=1, le=100, description="Times as many slow messages that are acceptable.")
     ] = watching.MARGIN,
@@ -155,7 +166,7 @@ def analysis(
     ] = watching.ALPHA,
 ) -> Response:
     """Joins latency, outcomes and burn into `advance`, `hold` or `rollback`; may be asked as often as one likes."""
-    return json_of(_look(state, path, baseline, canary, from_, stage, objective, margin, alpha))
+    return json_of(_look(state, path, baseline, canary, from_, stage, objective, slo, margin, alpha))
 
 
 @router.post(
@@ -188,7 +199,7 @@ def gate(state: StateDep, body: FlaggerHook) -> Response:
             raise bad_parameter(f"metadata.{name}", f"{asked[name][:40]!r} is no number", "body") from None
     found = _look(
         state, asked["path"], asked["baseline"], asked["canary"], asked.get("from"), asked.get("stage", WHOLE),
-        asked.get("objective"), numbers["margin"], numbers["alpha"],
+        asked.get("objective"), asked.get("slo"), numbers["margin"], numbers["alpha"],
     )  # fmt: skip
     if found["decision"] not in _OPEN[which]:
         reasons = " ".join(found["reasons"])
@@ -198,7 +209,7 @@ def gate(state: StateDep, body: FlaggerHook) -> Response:
 
 def _look(
     state: State, path: str, baseline: str, canary: str, from_: str | None, stage: str, objective: str | None,
-    margin: float, alpha: float,
+    slo: str | None, margin: float, alpha: float,
 ) -> dict[str, Any]:  # fmt: skip
     known = path_of(state, path)
     if from_ is not None and from_.startswith("-"):
@@ -216,6 +227,7 @@ def _look(
             to_ns=now,
             stage=stage,
             objective=None if objective is None else watching.objective_from(objective),
+            budgets=_budgets(state, known, slo),
             margin=margin,
             alpha=alpha,
         )
@@ -232,3 +244,14 @@ def _look(
         "completeness": found.completeness,
         **msgspec.to_builtins(found.decision),
     }
+
+
+def _budgets(state: State, path: Path, names: str | None) -> Budgets:
+    """The objectives in force that are asked for, as the last evaluation left them. Raises ValueError."""
+    if not names:
+        return Budgets()
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    if state.slos is None:
+        raise ValueError("slo: no objectives are evaluated here")
+    goals = chosen(state.slos.objectives, wanted, path)
+    return Budgets(goals, state.slos.book.alerts(), state.slos.settings.calendars)

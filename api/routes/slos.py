@@ -37,9 +37,9 @@ class Side(Answer):
     burn: float = Field(description="Burn rate of the window; uncertain events count half.")
     least: float = Field(description="Smallest burn rate that the counts allow.")
     most: float = Field(description="Largest burn rate that the counts allow.")
-    good: int = Field(description="Events that are surely good.")
+    good: int | float = Field(description="Events that are surely good.")
     total: int = Field(description="Events.")
-    uncertain: int = Field(description="Events that may be good: in the bucket that the threshold cuts.")
+    uncertain: int | float = Field(description="Events that may be good: in the bucket that the threshold cuts.")
     missing: float = Field(description="Share of the produced events that did not arrive.")
 
 
@@ -66,9 +66,9 @@ class Budget(Answer):
     """The error budget of the period that holds the newest counts. Shares are of the whole period's budget."""
 
     period_s: int = Field(description="Length of the period, seconds.")
-    good: int = Field(description="Events of the period that are surely good.")
+    good: int | float = Field(description="Events of the period that are surely good.")
     total: int = Field(description="Events of the period.")
-    uncertain: int = Field(description="Events that may be good.")
+    uncertain: int | float = Field(description="Events that may be good.")
     missing: float = Field(description="Share of the produced events that did not arrive.")
     burned: float = Field(description="Share of the budget that is gone; above 1 the objective is missed.")
     remaining: float = Field(description="Share that is left; negative when the objective is missed.")
@@ -89,7 +89,7 @@ class Objective(Answer):
     indicator: str = Field(description="What is counted, in words.")
     window: str = Field(description="The period.")
     rolling: bool = Field(description="Whether the period ends now, or is one of the calendar.")
-    method: str = Field(description="Occurrences or Timeslices.")
+    method: str = Field(description="Occurrences, Timeslices or RatioTimeslices.")
     calendar: str = Field(description="The calendar, or empty.")
     version: int = Field(description="Which counts belong to it.")
     state: str = Field(description="The worst state of its rules.")

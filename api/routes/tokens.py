@@ -25,7 +25,9 @@ class NewToken(BaseModel):
 
     name: str = Field(min_length=1, max_length=100, description="Whose it is; the audit log shows it.")
     scopes: list[Scope] = Field(
-        min_length=1, max_length=3, description="agent: ingest; read: queries; operate: changes and tokens."
+        min_length=1,
+        max_length=5,
+        description="agent: ingest; read: queries; sql: the SQL door; operate: changes and tokens; executive: reports.",
     )
     expires: str | None = Field(
         default=None,

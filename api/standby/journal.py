@@ -21,6 +21,9 @@ FOLLOWED: Mapping[str, tuple[str, ...]] = {
     "notify_deliveries": ("notification", "target"),
     "maintenance": ("name",),
     "maintenance_held": ("episode",),
+    "slo_episodes": ("episode",),
+    "gates": ("name",),
+    "scenarios": ("name",),
 }
 _TOMBSTONES = 20_000  # changes after which the entries of rows that are gone are forgotten
 _PAGE_BYTES = 4 << 20

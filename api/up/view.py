@@ -45,6 +45,7 @@ def where_to_look(url: str, data: Path) -> list[str]:
     ]
     if url:
         lines = [
+            f"{url}/   the page: objectives, paths, slow messages and their causes in a browser",
             f"{url}/openapi.json   every question that REST answers",
             f"curl '{url}/v1/latency?path=order&from=-1m'",
             *lines,

@@ -17,7 +17,9 @@ TAG = "tailsight"
 # Changes stand in every dashboard: the first question is what changed.
 _CHANGES = """SELECT toDateTime64(ts, 3) AS time, concat(toString(kind), ' ', service, ' ', version, ' ', what) AS text,
 who AS title, toString(kind) AS tags FROM changes WHERE $__timeFilter(ts) ORDER BY ts LIMIT 500"""
-_PATHS = "SELECT DISTINCT path FROM windows WHERE level = 3600 AND window > now() - 2592000 ORDER BY path"
+# By hours, and by tens of seconds for what has not seen a whole hour yet.
+_PATHS = """SELECT DISTINCT path FROM windows WHERE (level = 3600 AND window > now() - 2592000)
+OR (level = 10 AND window > now() - 7200) ORDER BY path"""
 _HOSTS = "SELECT DISTINCT host FROM heartbeats WHERE ts > now() - 86400 ORDER BY host"
 _STAGES = f"""SELECT DISTINCT stage FROM stage_windows WHERE path = '$path' AND rollup = '' AND level = {LEVEL}
 AND $__timeFilter(window) ORDER BY stage"""
@@ -60,7 +62,7 @@ class Board:
         for name in variables:
             self._built = self._built.with_variable(_query(name))
         if text:
-            self._built = self._built.with_variable(dashboard.TextBoxVariable(text).label(text))
+            self._built = self._built.with_variable(dashboard.TextBoxVariable(text).label(text).default_value(""))
 
     def row(self, title: str, *panels: Builder) -> Board:
         """Put panels below a heading."""

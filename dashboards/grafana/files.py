@@ -6,9 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+from dashboards.grafana import alert_rules
 from dashboards.grafana.boards import BOARDS
 
 FOLDER = Path("deploy/grafana/dashboards")
+ALERTING = Path("deploy/grafana/provisioning/alerting/tailsight.yaml")
+_HEAD = """\
+# Made by `tailsight dashboards alerts`: the burn rules of the objectives, judged by Grafana on the same counts.
+# docs/grafana.md says how they differ from the server's own alerts, and when to use which.
+"""
 
 
 def documents() -> dict[str, dict[str, Any]]:
@@ -19,6 +25,19 @@ def documents() -> dict[str, dict[str, Any]]:
 def text(document: dict[str, Any]) -> str:
     """A dashboard as it is written: sorted, indented, the same every time."""
     return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def burn_panel() -> int:
+    """The id of the panel that alert rules link to."""
+    panels = documents()[f"{alert_rules.BOARD}.json"]["panels"]
+    return next(int(panel["id"]) for panel in panels if panel["title"] == alert_rules.PANEL)
+
+
+def alerting_text(document: dict[str, Any]) -> str:
+    """A document for `provisioning/alerting/` as it is written."""
+    import yaml
+
+    return _HEAD + yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120)
 
 
 def stale(folder: Path) -> list[str]:

@@ -174,9 +174,21 @@ def cells(title: str, description: str, sql: str, *, width: int = 24, height: in
     return _finished(panel, title, description, sql, "ns", TIME_SERIES, width, height, ())
 
 
-def states(title: str, description: str, sql: str, *, width: int = 24, height: int = 6) -> Builder:
-    """A state per line over time: the statement returns `time`, a name, and a number or word."""
-    return _finished(statetimeline.Panel(), title, description, sql, "short", TIME_SERIES, width, height, ())
+def states(
+    title: str, description: str, sql: str, words: Mapping[int, tuple[str, Colour]], *, width: int = 24, height: int = 6
+) -> Builder:
+    """A state per line over time: the statement returns `time`, a name, and a number; `words` has each number's word.
+
+    A word instead of the number would not do: the data source makes lines of numbers only, one for all names.
+    """
+    mapping = models.ValueMap(
+        options={
+            str(number): models.ValueMappingResult(text=text, color=colour, index=place)
+            for place, (number, (text, colour)) in enumerate(words.items())
+        }
+    )
+    panel = statetimeline.Panel().mappings([mapping]).show_value(common_models.VisibilityMode.NEVER)
+    return _finished(panel, title, description, sql, "short", TIME_SERIES, width, height, ())
 
 
 def trace(title: str, description: str, sql: str, form: int = TRACES, *, width: int = 24, height: int = 9) -> Builder:

@@ -218,6 +218,7 @@ def test_flagger_s_hooks_open_and_close_as_the_example_says(client: httpx.Client
     assert promoted.json()["decision"] == "advance"
     assert any(m["kind"] == "burn" and m["state"] == "no difference" for m in promoted.json()["metrics"])
     for wrong, said in (
+        ({"slo": "nothing"}, "no objective in force is called"),
         ({"gate": "x"}, "must be one of"),
         ({"colour": "red"}, "unknown"),
         ({"path": ""}, "is missing"),
@@ -226,6 +227,56 @@ def test_flagger_s_hooks_open_and_close_as_the_example_says(client: httpx.Client
     ):
         refused = flagger(client, "rollout", **wrong)
         assert (refused.status_code, said in refused.text) == (422, True), refused.text
+
+
+OBJECTIVES = """
+apiVersion: openslo/v1
+kind: SLO
+metadata: {name: in-time, annotations: {tailsight.dev/rules: workbook}}
+spec:
+  service: orders
+  indicator:
+    metadata: {name: i}
+    spec:
+      ratioMetric:
+        rawType: success
+        raw: {metricSource: {type: tailsight, spec: {latency: {path: order, threshold: 1ms}}}}
+  timeWindow: [{duration: 30d, isRolling: true}]
+  budgetingMethod: Occurrences
+  objectives: [{target: 0.999}]
+"""
+
+
+def test_the_budgets_of_objectives_in_force_are_joined(
+    live: Live, client: httpx.Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "in-time.yaml"
+    file.write_text(OBJECTIVES)
+    data = ("--data", str(live.data))
+    assert run(("slo", "apply", str(file), *data)) == 0
+    asked = {"path": "order", "baseline": "gateway=1", "canary": "gateway=2", "slo": "in-time"}
+    for _ in range(150):  # the server takes objectives over at its next tick
+        answer = client.get("/v1/rollouts/analysis", params=asked)
+        if answer.status_code == 200:
+            break
+        time.sleep(0.2)
+    by_name = {m["name"]: m for m in answer.json()["metrics"]}
+    burnt = by_name["in-time"]
+    assert (burnt["kind"], burnt["state"], burnt["limit"]) == ("burn", "worse", 14.4)
+    # 4 % of the canary's messages take 5 ms more: bad by the objective's own count, 40 times the 0.1 % that may be.
+    assert burnt["ratio"] == pytest.approx(1000 * burnt["canary_hits"] / burnt["canary_total"])
+    assert 20 < burnt["ratio"] < 60
+    assert burnt["baseline_hits"] == 0
+    refused = client.get("/v1/rollouts/analysis", params={**asked, "slo": "x"})
+    assert (refused.status_code, "in-time" in refused.json()["detail"]) == (422, True)
+    capsys.readouterr()
+    watch = ("rollout", "watch", "--path", "order", "--baseline", "gateway=1", "--canary", "gateway=2", "--once", *data)
+    assert run((*watch, "--slo", "all", "--json")) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert next(m for m in told["metrics"] if m["name"] == "in-time")["state"] == "worse"
+    assert any("burns the budget of in-time" in line for line in told["reasons"])
+    assert run((*watch, "--slo", "x", "--json")) == 2
+    assert flagger(client, "rollout", slo="in-time").status_code == 409
 
 
 def test_the_commands_end_as_a_gate_needs(live: Live, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

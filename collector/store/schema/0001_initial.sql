@@ -356,7 +356,9 @@ CREATE TABLE IF NOT EXISTS kpis (
     offer        LowCardinality(String) CODEC(ZSTD(1)),
     value        Float64                CODEC(ZSTD(1)),
     weight       Float64 DEFAULT 1      CODEC(ZSTD(1)),          -- the denominator; 1 for what is no ratio
-    version      UInt64                 CODEC(Delta, ZSTD(1))
+    version      UInt64                 CODEC(Delta, ZSTD(1)),
+    recorded     DateTime('UTC') DEFAULT now() CODEC(Delta, ZSTD(1)),   -- objectives recount what came late
+    INDEX by_recorded recorded TYPE minmax GRANULARITY 1
 ) ENGINE = ReplacingMergeTree(version)
 PARTITION BY toYYYYMM(ts)
 ORDER BY (name, cohort, channel, region, offer, ts)
@@ -374,7 +376,9 @@ CREATE TABLE IF NOT EXISTS message_kpis (
     region   LowCardinality(String) CODEC(ZSTD(1)),
     offer    LowCardinality(String) CODEC(ZSTD(1)),
     value    Float64                CODEC(ZSTD(1)),
-    version  UInt64                 CODEC(Delta, ZSTD(1))
+    version  UInt64                 CODEC(Delta, ZSTD(1)),
+    recorded DateTime('UTC') DEFAULT now() CODEC(Delta, ZSTD(1)),   -- objectives recount what came late
+    INDEX by_recorded recorded TYPE minmax GRANULARITY 1
 ) ENGINE = ReplacingMergeTree(version)
 ORDER BY (name, key)
 TTL toDateTime(ts) + INTERVAL {retention.kpis} HOUR

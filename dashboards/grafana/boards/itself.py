@@ -65,9 +65,12 @@ def board() -> Board:
             "Collectors",
             states(
                 "State of each collector",
-                "What each collector said of itself: running, degraded, unavailable, stopped.",
-                f"SELECT {_TIME}, {_NAME} AS collector, max(toString(status)) AS status FROM heartbeats "
+                "What each collector said of itself, the worst of each step: stopped, running, degraded, unavailable.",
+                f"SELECT {_TIME}, {_NAME} AS collector, "
+                "toInt64(max(transform(toString(status), ['stopped', 'running', 'degraded', 'unavailable'], "
+                "[0, 1, 2, 3], 3))) AS state FROM heartbeats "
                 "WHERE $__timeFilter(ts) GROUP BY time, collector ORDER BY time",
+                {0: ("stopped", "text"), 1: ("running", "green"), 2: ("degraded", "orange"), 3: ("unavailable", "red")},
             ),
             series(
                 "Produced, not acknowledged",

@@ -15,14 +15,16 @@ ON toString(c.objective) = o.objective AND c.version = o.version"""
 _TIME = f"toDateTime(intDiv(toUnixTimestamp(window), {q.STEP}) * {q.STEP}) AS time"
 _SHOWN = f"c.level = {q.LEVEL} AND $__timeFilter(c.window)"
 _BAD = "toInt64(sum(total)) - toInt64(sum(good))"
-_PERIOD = "level = 3600 AND window > toDateTime($__toTime) - o.period_s AND window <= $__toTime"
+# Whole hours, and the running one by tens of seconds: an objective of today is there at once.
+_PERIOD = """((level = 3600 AND window > toDateTime($__toTime) - o.period_s AND window < toStartOfHour($__toTime))
+OR (level = 10 AND window >= toStartOfHour($__toTime) AND window <= $__toTime))"""
 
 
 def worst(height: int) -> Builder:
     """Objectives by what is left of their budgets."""
     return rows(
         "Objectives, worst first",
-        "Of the objective's whole period so far, by whole hours: the share that was good, and how much of the "
+        "Of the objective's whole period so far: the share that was good, and how much of the "
         "error budget is left. Below zero the objective is missed. `uncertain` are events in a bucket that the "
         "threshold cuts. `tailsight slo list` has the alerts.",
         f"""SELECT o.objective AS objective, any(o.service) AS service, any(o.target) AS wanted,

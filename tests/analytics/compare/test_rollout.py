@@ -7,8 +7,14 @@ import polars as pl
 import pytest
 
 from analytics import buckets, windows
-from analytics.compare import rollout, sequential, watching
+from analytics.compare import burning, rollout, sequential, watching
 from analytics.compare.rollout import Burn, Kpi, decide
+from analytics.slo.calendars import SloCalendar
+from analytics.slo.episodes import Alert
+from analytics.slo.indicators import Errors, Indicator, Latency
+from analytics.slo.objectives import Objective
+from analytics.slo.openslo import TimeWindow
+from analytics.slo.rules import Rule, rules_named
 from collector.store import Store
 from tests.analytics.conftest import shared_store, store  # noqa: F401 - fixtures
 from tests.analytics.world import HOUR, ORDER, label_set, path, put, stamp
@@ -76,13 +82,25 @@ def test_errors_business_and_burn_can_each_roll_back() -> None:
     assert decide(good, canary, THRESHOLDS, "x", kpis=[better]).decision != "rollback"
     total = np.full(60, 100)
     fast = Burn("99.9 %", random.binomial(total, 0.05), total, 0.999)
-    burning = decide(good, canary, THRESHOLDS, "x", burn=fast)
+    burning = decide(good, canary, THRESHOLDS, "x", burns=[fast])
     assert burning.decision == "rollback"
     assert any("burns the budget" in line for line in burning.reasons)
     slow = Burn("99.9 %", random.binomial(total, 0.005), total, 0.999)
-    assert decide(good, canary, THRESHOLDS, "x", burn=slow).decision != "rollback"
-    never = decide(good, canary, THRESHOLDS, "x", burn=Burn("90 %", total, total, 0.9))
+    assert decide(good, canary, THRESHOLDS, "x", burns=[slow]).decision != "rollback"
+    never = decide(good, canary, THRESHOLDS, "x", burns=[Burn("90 %", total, total, 0.9)])
     assert any("never reached" in m.said for m in never.metrics)
+    several = decide(good, canary, THRESHOLDS, "x", burns=[slow, fast], kpis=[better])
+    assert [m.state for m in several.metrics if m.kind == "burn"] == ["no difference", "worse"]
+
+
+def test_nothing_advances_while_an_alert_of_the_objective_fires() -> None:
+    random = np.random.default_rng(8)
+    a, b = rows(random, 120, 360), rows(random, 120, 360)
+    assert decide(a, b, THRESHOLDS, "x").decision == "advance"
+    held = decide(a, b, THRESHOLDS, "x", firing=["order-latency (page-1h)"])
+    assert held.decision == "hold"
+    assert held.reasons[0] == "An alert fires: order-latency (page-1h). Nothing advances meanwhile."
+    assert decide(a, rows(random, 120, 360, slow=0.05), THRESHOLDS, "x", firing=["any"]).decision == "rollback"
 
 
 def test_burn_looked_at_often_alarms_at_most_at_the_stated_rate() -> None:
@@ -112,6 +130,13 @@ def test_what_is_missing_is_said() -> None:
     assert {m.name for m in few.metrics if m.state == "absent"} == {"kpi", "burn"}
     apart = decide(rows(random, 3, 20), rows(random, 0, 20), THRESHOLDS, "none")
     assert (apart.blocks, apart.canary_count) == (0, 0)
+
+
+def goal(name: str, indicator: Indicator, rules: tuple[Rule, ...], **more: object) -> Objective:
+    """An objective of 99.9 % over 30 days."""
+    window = TimeWindow(count=30, unit="d", rolling=True)
+    about = {"slo": name, "service": "s", "display_name": "", "description": "", "target": 0.999, "window": window}
+    return Objective(name=name, indicator=indicator, rules=rules, **{**about, **more})  # type: ignore[arg-type]
 
 
 def test_thresholds_and_beginnings_do_not_move_between_looks(store: Store) -> None:  # noqa: F811 - a fixture
@@ -145,6 +170,32 @@ def test_thresholds_and_beginnings_do_not_move_between_looks(store: Store) -> No
     by_name = {m.name: m for m in found.decision.metrics}
     assert (by_name["conversion"].state, by_name["conversion"].ratio) == ("no difference", 1.0)
     assert by_name["99.9 %"].canary_hits == 60
+    # Objectives in force count by their own definition: the second is of slices, the third of another path.
+    shut = SloCalendar(zone="UTC", sessions=["00:00-00:02"])
+    goals = [
+        goal("latency", Latency("order", "end_to_end", MS), rules_named("workbook", 30 * 86_400)),
+        goal("slices", Latency("order", "end_to_end", MS), (), slice_s=60),
+        goal("other", Errors("tick"), ()),
+        goal("closed", Latency("order", "end_to_end", MS), (), calendar="shut"),
+    ]
+    firing = [
+        Alert("latency", "page-1h", "firing"),
+        Alert("else", "page-1h", "firing"),
+        Alert("closed", "x", "resolved"),
+    ]
+    budgets = burning.Budgets(burning.chosen(goals, [g.name for g in goals], path(ORDER)), firing, {"shut": shut})
+    held = watching.look(store, path(ORDER), "gateway=1", "gateway=2", budgets=budgets, to_ns=HOUR + 300 * S)
+    burnt = {m.name: m for m in held.decision.metrics if m.kind == "burn"}
+    assert (burnt["latency"].canary_hits, burnt["latency"].canary_total) == (60, 300)
+    assert (burnt["latency"].state, burnt["latency"].limit) == ("worse", 14.4)
+    assert burnt["latency"].ratio == pytest.approx(200)
+    assert burnt["latency"].baseline_hits == 0
+    assert [burnt[name].state for name in ("slices", "other", "closed")] == ["absent"] * 3
+    assert "about path tick" in burnt["other"].said
+    assert budgets.firing() == ["latency (page-1h)"]
+    assert [one.name for one in burning.chosen(goals, ["all"], path(ORDER))] == ["latency", "closed"]
+    with pytest.raises(ValueError, match=r"no objective in force is called 'x'; there are closed, latency"):
+        burning.chosen(goals, ["x"], path(ORDER))
     early = watching.look(store, path(ORDER), "gateway=1", "gateway=2", to_ns=HOUR + 150 * S)
     assert early.from_ns == found.from_ns
     assert {m.name: m.threshold_ns for m in early.decision.metrics} | {"conversion": None, "99.9 %": None} == {

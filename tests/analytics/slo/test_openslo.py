@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from analytics.kpis import KpiDefinition
 from analytics.slo.compiled import Compiled, compiled
 from analytics.slo.document import MAX_NODES, DocumentError, documents
-from analytics.slo.indicators import Combined, Errors, Gauge, Latency, describe
+from analytics.slo.indicators import Combined, Errors, Gauge, Kpi, Latency, describe
 from analytics.slo.objectives import period
 from analytics.slo.openslo import TimeWindow
 from analytics.slo.openslo_read import read, read_all
@@ -154,12 +155,42 @@ spec:
 
 
 def test_what_cannot_be_honoured_is_named() -> None:
-    text = SLO.replace("type: tailsight", "type: Prometheus").replace("Occurrences", "RatioTimeslices")
-    text = text.replace("target: 0.999", "target: 0.999, timeSliceWindow: 1m")
-    made = compile_(text)
+    made = compile_(SLO.replace("type: tailsight", "type: Prometheus"))
     assert made.objectives == ()
     assert {p.severity for p in made.problems} == {"not_honoured"}
-    assert "RatioTimeslices is not evaluated" in made.problems[0].message
+    assert "queries of type Prometheus are not evaluated" in made.problems[0].message
+
+
+def test_ratio_time_slices_are_averaged_and_what_they_do_not_use_is_named() -> None:
+    text = SLO.replace("Occurrences", "RatioTimeslices").replace("target: 0.999", "target: 0.999, timeSliceWindow: 1m")
+    (one,) = compile_(text).objectives
+    assert (one.method, one.slice_s, one.slice_ratio) == ("RatioTimeslices", 60, True)
+    made = compile_(text.replace("timeSliceWindow", "timeSliceTarget: 0.9, timeSliceWindow"))
+    assert [p.severity for p in made.problems] == ["not_honoured"]
+    assert "counts by its share of good events" in made.problems[0].message
+    assert made.objectives[0].slice_target == 0.0
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ("kpi: {name: order_success}", ""),
+        ("kpi: {name: order_success, op: gte, value: 0.9, region: eu, offer: gold}", ""),
+        ("kpi: {name: slippage, op: lte, value: 2}", ""),
+        ("kpi: {name: slippage}", "slippage is a level and has no events of its own"),
+        ("kpi: {name: conversion}", "there is no KPI 'conversion' under [kpis]; there are order_success, slippage"),
+        ("kpi: {name: slippage, op: lte}", "op and value belong together"),
+        ("kpi: {name: slippage, op: below, value: 2}", "must be one of lte, gte, lt, gt"),
+    ],
+)
+def test_business_measures_are_counted_where_their_meaning_is_declared(given: str, problem: str) -> None:
+    kpis = {"order_success": KpiDefinition(), "slippage": KpiDefinition(kind="level")}
+    made = compiled(read(SLO.replace(INDICATOR, given)).objects, kpis=kpis)
+    assert problem in "; ".join(p.message for p in made.problems if p.severity != "warning")
+    assert len(made.objectives) == (not problem)
+    if not problem:
+        assert isinstance(made.objectives[0].indicator, Kpi)
+        assert describe(made.objectives[0].indicator).startswith("KPI ")
 
 
 def test_several_indicators_can_be_required_at_once() -> None:

@@ -29,6 +29,36 @@ def test_the_products_cases_hold(number: int) -> None:
     assert result.expectations
 
 
+def cases_of(name: str) -> list[tuple[str, int]]:
+    return [(name, number) for number in range(len(parse(load(name), name, load).cases))]
+
+
+@pytest.mark.parametrize(("name", "number"), [*cases_of("kpis.test"), *cases_of("gates.test")])
+def test_the_cases_of_business_measures_and_gates_hold(name: str, number: int) -> None:
+    whole = parse(load(name), name, load)
+    (result,) = run(Scenario(name, whole.objectives, (whole.cases[number],), whole.kpis, whole.gates))
+    assert [str(f) for f in result.failures] == []
+    assert result.expectations
+
+
+@pytest.mark.parametrize(
+    ("wrong", "found"),
+    [
+        ("expect at 9m gate rollout is closed", "it is open"),
+        ("expect at 12m gate rollout passes", "it refuses: order_errors: "),
+        ("expect gate rollout never triggers", "it triggers at 6"),
+        ("expect gate rollout triggers 2", "it triggers at 6"),
+        ("expect gate rollout triggers at 10m", "it triggers at 6"),
+        ("expect at 60m gate rollout is open", "the case ends before"),
+        ("expect order-success page-1h fires at 10m", "it fires at no time"),
+    ],
+)
+def test_what_is_not_so_of_a_gate_fails_with_what_is(wrong: str, found: str) -> None:
+    text = load("gates.test").split("case within")[0].split("eval")[0] + "eval until 15m\n" + wrong
+    (result,) = run(parse(text, "x.test", load))
+    assert found in result.failures[0].found
+
+
 @pytest.mark.parametrize(
     ("wrong", "found"),
     [
@@ -72,6 +102,14 @@ def test_what_is_not_so_fails_with_what_is(wrong: str, found: str) -> None:
         ("eval until 400d", "more than"),
         ("case empty", "never says `eval until TIME`"),
         ("eval until 1m", "expects nothing"),
+        ("values x from 0s to 1m every 1m value 1", "there is no KPI 'x'; loaded are none; load a .toml file"),
+        ("load business.toml\nvalues slippage from 0s to 1m every 1m", "write values KPI from"),
+        ("load business.toml\nvalues slippage from 0s to 1m every 1m value x", "'x' is not a number"),
+        ("load business.toml\nvalues slippage from 0s to 9d every 1s value 1", "more than 100000 values"),
+        ("load business.toml\nvalues slippage from 0s to 1m every 1m value 1 late 1m at 1m", "write values KPI"),
+        ("load business.toml\nload business.yaml\nevents order-success from 0s to 1m 1/s", "counts a KPI"),
+        ("expect gate nowhere never triggers", "there is no gate 'nowhere'; loaded are none"),
+        ("load business.toml\nexpect gate careful is open", "cannot read"),
     ],
 )
 def test_mistakes_have_their_line(statement: str, says: str) -> None:

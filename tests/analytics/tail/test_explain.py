@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from analytics.tail import exceedance
+from analytics.tail import exceedance, proportions
 from analytics.tail.explain import FALSE_ALARMS, Sides, named, suspects
 from analytics.tail.stages import layer_of
 from tests.analytics.tail.synthetic import S, calm, messages, three
@@ -67,16 +67,47 @@ def test_one_burst_is_no_change_but_a_lasting_one_is() -> None:
     assert [one.part for one in suspects(sides(lasting, calm(N, 2)))] == [0]
 
 
-def test_the_design_effect_is_of_bursts_and_not_of_a_change_that_lasts() -> None:
-    rng = np.random.default_rng(5)
+def test_slots_are_exchanged_so_that_clumps_say_no_more_than_they_are() -> None:
+    """Of clumped messages with the same shares, as many come out below a p as p says; not so if they were counted."""
+    p, counted = [], []
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        slot = np.repeat(np.arange(30), 40)
+        spans = []
+        for _ in range(2):
+            bad = rng.random(60) < 0.1  # of clumps of 20 messages
+            spans.append(exceedance.Span(np.where(np.repeat(bad, 20), 9, rng.integers(0, 5, 1_200)), slot))
+        (one,) = exceedance.changes([(spans[0], spans[1])], 0.01, seed)
+        assert one is not None
+        p.append(one.p)
+        hits = [int((span.values > 5).sum()) for span in spans]
+        counted.append(float(proportions.more(hits[0], 1_200, hits[1], 1_200)[0]))
+    # Binomial(150, 10 %): more than 25 in 1 of 200.
+    assert sum(value <= 0.1 for value in p) <= 25
+    assert sum(value <= 0.1 for value in counted) > 40
+
+
+def test_p_is_for_all_parts_and_a_part_that_changed_does_not_hide_another() -> None:
+    rng = np.random.default_rng(7)
     slot = np.arange(N) * 30 // N
-    independent = exceedance.Span((rng.random(N) < 0.05).astype(np.int64), slot)
-    step = exceedance.Span((rng.random(N) < np.where(slot < 15, 0.02, 0.3)).astype(np.int64), slot)
-    clumped = exceedance.Span(np.repeat((rng.random(N // 50) < 0.05).astype(np.int64), 50), slot)
-    effects = [exceedance.design_effect((one,), 0) for one in (independent, step, clumped)]
-    assert effects[0] < 2
-    assert effects[1] < 3
-    assert effects[2] > 8
+
+    def part(share: float) -> exceedance.Span:
+        return exceedance.Span(rng.integers(0, 1_000, N) + 5_000 * (rng.random(N) < share), slot)
+
+    none = [(part(0.0), part(0.0)) for _ in range(20)]
+    one, two, *rest = exceedance.changes([(part(0.1), part(0.01)), (part(0.03), part(0.01)), *none], 0.01)
+    assert one is not None
+    assert two is not None
+    assert one.p <= two.p <= 0.01
+    assert min(found.p for found in rest if found is not None) > 0.01
+    assert one.now_share - one.before_share == pytest.approx(0.09, abs=0.02)
+    # Messages that are not there say nothing of those that are.
+    fewer = exceedance.Span(np.zeros(4_500, dtype=np.int64), np.arange(4_500) * 30 // 4_500)
+    (same,) = exceedance.changes([(fewer, exceedance.Span(np.zeros(N, dtype=np.int64), slot))], 0.01)
+    assert same is not None
+    assert same.p == 1.0
+    nothing = exceedance.Span(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
+    assert exceedance.changes([(nothing, part(0.1))], 0.01) == [None]
 
 
 def waits(*, consumer_slow: bool) -> Sides:

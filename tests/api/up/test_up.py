@@ -96,7 +96,7 @@ def test_a_terminal_shows_where_to_look_what_is_collected_and_the_percentiles(tm
     try:
         terminal.until(("openapi.json", "messages/s", "processes:", "order, last minute", *ORDER_STAGES), 90)
         lines = terminal.picture
-        assert any(session.url in line for line in lines)
+        assert any(line.strip().startswith(f"{session.url}/   the page") for line in lines)
         assert any(line.strip().startswith("tailsight query percentiles --path order") for line in lines)
         for stage in ORDER_STAGES:
             assert len(row(lines, stage)) >= 5, f"{stage}: {row(lines, stage)}"
