@@ -130,6 +130,8 @@ def test_a_coarser_heatmap_has_the_same_counts_at_the_same_edges(client: httpx.C
 def test_a_rollup_has_numbers_of_its_own(client: httpx.Client) -> None:
     assert get(client, "/v1/latency", rollup="host=host-1", stage="decide")["stages"][0]["count"] == MESSAGES
     assert get(client, "/v1/latency", rollup="host=host-2", stage="decide")["stages"] == []
+    # What is not users' is counted by its mode on every path, and asked for by name.
+    assert get(client, "/v1/latency", rollup="mode=synthetic", stage="decide")["stages"] == []
 
 
 def test_every_format_has_the_same_numbers(client: httpx.Client) -> None:
