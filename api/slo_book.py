@@ -171,7 +171,7 @@ class SloBook:
             f"SELECT {', '.join(_COLUMNS)} FROM slo_alerts a WHERE state IN ('firing', 'acknowledged') "  # noqa: S608 - names of ours
             "AND NOT EXISTS (SELECT 1 FROM slo_outbox o WHERE o.episode = a.episode AND o.kind = 'explained') "
             # Of what maintenance holds back nobody has been told, so that nothing can be added to it.
-            "AND NOT EXISTS (SELECT 1 FROM maintenance_held h WHERE h.episode = a.episode AND h.let_go_ns IS NULL) "
+            "AND NOT EXISTS (SELECT 1 FROM maintenance_held h WHERE h.episode = a.episode AND h.outcome = '') "
             "ORDER BY fired_ns LIMIT ?"
         )
         return [Alert(**dict(row)) for row in self._control.rows(sql, (limit,))]

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from analytics.learned import LearnedSettings
+from analytics.money.value import MoneySettings
 from analytics.slo.gates import GateSettings
 from analytics.slo.settings import SloSettings
 from analytics.window_settings import WindowSettings
@@ -36,6 +37,7 @@ SECTIONS: dict[str, type[Section]] = {
     "windows": WindowSettings,
     "learned": LearnedSettings,
     "slo": SloSettings,
+    "money": MoneySettings,
     "standby": StandbySettings,
 }
 

@@ -127,7 +127,7 @@ def plans(given: Scenarios, draws: int = 20_000, seed: int = 1) -> Plans:
             )
             for one in found.valuations
         ],
-        beats=[Beats(a=a, b=b, probability=p) for (a, b), p in found.beats.items()],
+        beats=[Beats(a=a, b=b, probability=p) for (a, b), p in sorted(found.beats.items())],
         cost_per_decision_today=business.cost_per_decision_today,
         sentence=_sentence(given, found, measured),
     )  # fmt: skip

@@ -15,12 +15,13 @@ from typing import Any, Literal
 
 import msgspec
 
+from analytics.money.effects import ANSWERS
 from analytics.money.velocity import PerMs
 from collector.settings import ConfigError, Section, duration_ns, section
 
 NS = 1_000_000_000
 ACCEPTED = ("experiment", "natural experiment", "strata")
-Design = Literal["experiment", "natural experiment", "strata", "dml", "published", "assumed"]
+Design = Literal["experiment", "natural experiment", "strata", "double machine learning", "published", "assumed"]
 _MAX_FILE = 1 << 20
 _MOST_VALUES = 100
 
@@ -37,10 +38,8 @@ class MoneySettings(Section, frozen=True, kw_only=True):
         if not 1 <= len(self.currency) <= 12 or not self.currency.isprintable():
             raise ConfigError("currency", "must be 1 to 12 characters, such as USD")
         for name in self.accept:
-            if name not in (*ACCEPTED, "dml"):
-                raise ConfigError(
-                    "accept", f"{name!r} must not become money; there are {', '.join((*ACCEPTED, 'dml'))}"
-                )
+            if name not in ANSWERS:
+                raise ConfigError("accept", f"{name!r} must not become money; there are {', '.join(ANSWERS)}")
         if duration_ns(self.max_age, "max_age") <= 0:
             raise ConfigError("max_age", "must be longer than nothing")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True)
 FromOption = Annotated[str, typer.Option("--from", metavar="TIME", help="2026-11-21T09:30:00Z, ns since 1970, -15m.")]
 ToOption = Annotated[str, typer.Option("--to", metavar="TIME", help="End, not included.")]
-_NOTHING = "Nothing is declared. docs/costs.md shows the section; deploy/examples has a file of each kind."
+_NOTHING = "Nothing is declared. docs/costs.md shows the section; deploy/examples/money has a file of each kind."
 
 
 def register(root: typer.Typer) -> None:
@@ -56,6 +57,53 @@ def objectives(run: Run, from_: FromOption = "-7d", to: ToOption = "now") -> Ans
 
     priced = any(one["period"]["cost"]["low"] is not None for one in found["objectives"])
     return Answer(found, show, Code.OK if priced else Code.FINDING)
+
+
+@command(app, "effect", examples=("tailsight costs effect --path order --kpi revenue --from -30d --out effect.json",))
+def effect(
+    run: Run,
+    path: PathOption,
+    kpi: Annotated[str, typer.Option("--kpi", help="The measure that stands for revenue.")],
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Where to write the effect.")] = None,
+    from_: FromOption = "-30d",
+    to: ToOption = "now",
+) -> Answer:
+    """Measure what a millisecond from end to end does to a measure, as a file for `effect_file` of `[value.PATH]`.
+
+    Exit code 1 when no effect is detectable, 4 when there is no answer that may become money; it says why.
+    """
+    import msgspec
+
+    from analytics.kpis import kpis_from
+    from analytics.money.ask import ask
+    from analytics.money.effects import SensitivityError
+    from analytics.money.saved_effects import effect_of
+    from api.cli.opened import opened, path_named
+
+    known, span = path_named(run, path), _span(from_, to)
+    with opened(run) as store:
+        try:
+            asked = ask(
+                store, known, kpi, kpis_from(run.document(), run.source), from_ns=span[0], to_ns=span[1], curve=False
+            )
+            found = effect_of(asked)
+        except SensitivityError as error:
+            raise CommandError(Code.DATA, str(error), kind="no_effect") from error
+    value = {"effect": msgspec.to_builtins(found), "sentence": asked.sentence, "notes": list(asked.notes)}
+    if out is not None:
+        out.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+
+    def show(console: Console) -> None:
+        console.print(asked.sentence, markup=False)
+        for line in asked.notes:
+            console.print(f"- {line}", style="dim", markup=False)
+        console.print(
+            f"relative to the mean: {found.estimate:+.4%} per ms (95 % interval {found.low:+.4%} to {found.high:+.4%}),"
+            f" {found.least_ms:.4g} to {found.most_ms:.4g} ms; {found.design}",
+            markup=False,
+        )
+
+    return Answer(value, show, Code.FINDING if found.low <= 0 <= found.high else Code.OK)
 
 
 @command(app, "budgets", examples=("tailsight costs budgets --from -1h",))

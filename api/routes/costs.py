@@ -307,7 +307,9 @@ def costs(state: StateDep, from_: FROM = None, to: TO = None) -> Response:
     if state.slos is None:
         return json_of(cost_answers.objectives(state.reader, state.money, [], []))
     episodes = state.slos.book.episodes(begin, end)
-    return json_of(cost_answers.objectives(state.reader, state.money, state.slos.objectives, episodes))
+    # Before the first tick of a new server nothing has been taken over from the control state yet.
+    some = state.slos.objectives or list(state.slos.book.compiled(state.paths).objectives)
+    return json_of(cost_answers.objectives(state.reader, state.money, some, episodes))
 
 
 @router.get("/v1/velocity", response_model=Velocity, openapi_extra=_READ, summary="Expected revenue velocity")

@@ -12,7 +12,10 @@ from tests.api.live import ROOT, Live
 
 GUIDE = (ROOT / "docs" / "rest.md").read_text()
 # The examples that show an error; every other one must succeed.
-REFUSED = ("stge=", "--data-binary", "/v1/ingest/batches/", "/v1/messages/order:17", "/v1/compare", "/v1/rollouts/")
+REFUSED = (
+    "stge=", "--data-binary", "/v1/ingest/batches/", "/v1/messages/order:17", "/v1/compare", "/v1/rollouts/",
+    "/v1/velocity", "/v1/costs/modes",
+)  # fmt: skip
 
 
 def test_every_example_runs(plain_server: Live, tmp_path: Path) -> None:

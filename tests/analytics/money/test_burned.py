@@ -85,7 +85,7 @@ def test_bad_events_without_milliseconds_have_an_effect_of_their_own(store: Stor
     ("change", "reason"),
     [
         (('design = "experiment"', 'design = "published"'), "is of design 'published'; accepted are experiment"),
-        (('design = "experiment"', 'design = "dml"'), "is of design 'dml'"),
+        (('design = "experiment"', 'design = "double machine learning"'), "is of design 'double machine learning'"),
         (("measured = 2025-06-01", "measured = 2023-01-01"), "longer than max_age of 400 days"),
         (("[value.order]", "[money]\naccept = []\n[value.order]"), "accepted are none"),
     ],

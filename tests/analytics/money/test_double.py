@@ -15,7 +15,7 @@ pytest.importorskip("doubleml", reason="needs the package doubleml")
 def test_the_published_simulation_has_its_true_value() -> None:
     from doubleml.plm.datasets import make_plr_CCDDHNR2018
 
-    np.random.seed(3)  # noqa: NPY002 - the package's generator of data
+    np.random.seed(3)
     data = make_plr_CCDDHNR2018(alpha=0.5, n_obs=1000, return_type="DataFrame")
     known = [data[name].to_numpy() for name in data.columns if name.startswith("X")]
     found = double(data["y"].to_numpy(), data["d"].to_numpy(), known, np.arange(1000) // 10, Words())
