@@ -25,7 +25,7 @@ def test_everything_is_described(description: dict[str, Any]) -> None:
     for where, operation in operations(description):
         assert operation["summary"], where
         assert len(operation["description"]) > 20, where
-        assert operation["x-tailsight-scope"] in ("public", "agent", "read", "operate"), where
+        assert operation["x-tailsight-scope"] in ("public", "agent", "read", "operate", "executive"), where
         for parameter in operation.get("parameters", ()):
             assert parameter.get("description"), f"{where} {parameter['name']}"
     for name, schema in description["components"]["schemas"].items():
