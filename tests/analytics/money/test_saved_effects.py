@@ -37,7 +37,7 @@ def test_the_effect_is_relative_to_the_mean(asked: tuple[Asked, Shop]) -> None:
     assert found.mean == pytest.approx(mean, rel=0.05)
     assert (effect.least_ms, effect.most_ms) == (found.least, found.most)
     assert effect.design == "strata"
-    last = date.fromtimestamp(0).fromordinal(date(1970, 1, 1).toordinal() + (found.to_ns - 1) // DAY)
+    last = date.fromordinal(date(1970, 1, 1).toordinal() + (found.to_ns - 1) // DAY)
     assert effect.measured == last
     assert refusal(effect, MoneySettings(), found.to_ns, "value.shop.effect") == ""
     strict = MoneySettings(accept=("experiment",))
