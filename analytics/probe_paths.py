@@ -32,5 +32,5 @@ def path_of(name: str, check: Check) -> Path:
     age_ns = check.ns("timeout") + 2 * NS
     return Path(
         name=f"probe.{name}", max_age=f"{age_ns}ns", stages=stages, description=f"{check.kind} check of {check.target}",
-        rollup=("host",), first=first, last=last,
+        first=first, last=last,
     )  # fmt: skip

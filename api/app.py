@@ -148,7 +148,7 @@ def _description(app: FastAPI) -> dict[str, Any]:
                 {"name": "objectives", "description": "Error budgets, burn rates and alerts."},
                 {"name": "hosts", "description": "Clocks and hosts."},
                 {"name": "kpis", "description": "Business measures."},
-                {"name": "money", "description": "What latency costs, and investments in it."},
+                {"name": "money", "description": "What latency does to business measures and what it costs."},
                 {"name": "reports", "description": "Executive reports."},
                 {"name": "stream", "description": "What happens, as it happens."},
                 {"name": "ingest", "description": "The agents' door."},

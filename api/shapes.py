@@ -32,8 +32,11 @@ def check_stage(path: Path, stage: str | None) -> str | None:
 
 
 def check_rollup(path: Path, rollup: str) -> str:
-    """A rollup `label=value` whose label the path counts, or "". Raises a 422 problem."""
-    if rollup:
+    """A rollup `label=value` whose label the path counts, or "". Raises a 422 problem.
+
+    Messages that are not users' are counted by their mode on every path.
+    """
+    if rollup and rollup not in ("mode=shadow", "mode=synthetic"):
         label, equals, _ = rollup.partition("=")
         if not equals or label not in path.rollup:
             known = ", ".join(f"{name}=..." for name in path.rollup) or "none"

@@ -76,7 +76,7 @@ class SloEngine:
         self._extra: list[Objective] = []
         self._versions: dict[str, int] = {}
         self._generation = 0
-        self._since_s = self._summed_s = self._ticks = self._known_to_s = self._counted_s = 0
+        self._since_s = self._summed_s = self._touched_s = self._ticks = self._known_to_s = self._counted_s = 0
         self._began_s = int(time.time()) // 3_600 * 3_600
         self._events: dict[str, tuple[int, int]] = {}
         self._late_hours: set[int] = set()
@@ -109,7 +109,7 @@ class SloEngine:
         reach = max([MONTH_S, *(one.period_s for one in objectives)])
         sums = Sums([*(one.name for one in objectives), ARRIVAL], end_s, reach)
         stored.load(store, sums, self._versions)
-        self._sums, self._since_s = sums, now_ns // NS - 60
+        self._sums, self._since_s = sums, stored.clock_s(store) - 60
         self._counted_s = stored.newest_s(store, [o.name for o in objectives if counted_path(o.indicator) is None])
         self._evaluator = Evaluator(objectives, self.book.alerts(), self.settings.lag)
         self._arrived(store, end_s - 6 * 3_600, end_s, now_ns)
@@ -133,8 +133,10 @@ class SloEngine:
         self._count_late(store, end_s, now_ns)
         self._levels(store, now_s, now_ns)
         # A second of overlap and one of insertion: rows are stamped when their insert begins.
-        stored.refresh(store, sums, self._versions, self._since_s - 30)
-        self._since_s = now_s
+        # By the store's own clock, which stamps them: it may be another host's, and either may be set.
+        at_s = stored.clock_s(store)
+        stored.refresh(store, sums, self._versions, min(self._since_s, at_s) - 30)
+        self._since_s = at_s
         self._arrived(store, end_s - _AGAIN_S, end_s, now_ns)
         known_to_s = self._known(store, now_ns)
         if jobs_known_to_s is not None:
@@ -238,7 +240,7 @@ class SloEngine:
                     1,
                 )
             _log.info("objectives_counted_back", objectives=len(new))
-            stored.sum_levels(store, stored.touched(store, now_s - 600), now_s, self._newer(now_s * NS))
+            stored.sum_levels(store, stored.touched(store, stored.clock_s(store) - 600), now_s, self._newer(now_s * NS))
 
     def _count(self, store: Store, end_s: int, now_ns: int) -> None:
         """What the window job does not count; written where it differs from what the sums hold."""
@@ -289,14 +291,15 @@ class SloEngine:
     def _levels(self, store: Store, now_s: int, now_ns: int) -> None:
         assert self._sums is not None  # noqa: S101 - tick has made it
         first = not self._summed_s
-        since = stored.last_summed_s(store) if first else self._summed_s
-        if not first and now_s - since < 60:
+        if not first and now_s - self._summed_s < 60:
             return
+        at_s = stored.clock_s(store)
+        since = min(stored.last_summed_s(store) if first else self._touched_s, at_s)
         # A coarse window is summed when it is over: after an hour's end, what touched it was written within that hour.
-        hour_ended = first or now_s // 3_600 != since // 3_600
+        hour_ended = first or now_s // 3_600 != self._summed_s // 3_600
         touched = stored.touched(store, since - (4_200 if hour_ended else 180))
         done = stored.sum_levels(store, touched, now_s, self._newer(now_ns))
-        self._summed_s = now_s
+        self._summed_s, self._touched_s = now_s, at_s
         stored.reload(store, self._sums, self._versions, done)
 
     def _arrived(self, store: Store, from_s: int, to_s: int, now_ns: int) -> None:

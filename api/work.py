@@ -70,7 +70,7 @@ def jobs_of(
     state.senders = tuple(Sender(name, target, deliveries) for name, target in targets.items())
     desk = state.reports = Desk(
         state.store, state.control, Shelf(state.control.path.parent / "reports"),
-        lambda: Known(paths=state.paths, kpis=state.kpis), reports or {}, slo or SloSettings(),
+        lambda: Known(paths=state.paths, kpis=state.kpis, money=state.money), reports or {}, slo or SloSettings(),
         base or state.control.path.parent,
     )  # fmt: skip
     state.beats = tuple(Heartbeat(name, watcher) for name, watcher in (watchers or {}).items())

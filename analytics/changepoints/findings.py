@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import comb
 
 import msgspec
 
@@ -11,7 +12,7 @@ from analytics.changepoints import series as of
 from analytics.changepoints.anomalies import Anomaly, anomalies
 from analytics.changepoints.early import Warned, watched
 from analytics.changepoints.effects import Moved, adjusted, cramers_v, moved_of
-from analytics.changepoints.scan import Split, scan
+from analytics.changepoints.scan import Split, block_length, scan
 from analytics.changepoints.series import NS, Series, Subject
 from analytics.completeness import completeness
 from analytics.cover import widen
@@ -99,15 +100,17 @@ def changepoints(
     stages: Sequence[str] | None = None,
     scores: Sequence[str] | None = None,
     objective: tuple[int, float] | None = None,
+    rollup: str = "",
     near_ns: int = 300 * NS,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> ChangePoints:
     """What changed on `path` in [from_ns, to_ns), in at most 120 steps.
 
-    `scores` are gauges (`name` or `beginning*`; None: every one with "score" in its name). `objective` (threshold_ns,
-    share) makes the lead of warnings measurable: a breach is a step that misses it. The first third of the time is the
-    warnings' baseline. Raises KeyError for an unknown stage, StoreError.
+    `rollup` limits percentiles and counts to a label's messages (`mode=synthetic`: those of a history, whose labels
+    are not counted). `scores` are gauges (`name` or `beginning*`; None: every one with "score" in its name).
+    `objective` (threshold_ns, share) makes the lead of warnings measurable: a breach is a step that misses it. The
+    first third of the time is the warnings' baseline. Raises KeyError for an unknown stage, StoreError.
     """
     for name in stages or ():
         if name not in path.stage_names:
@@ -117,7 +120,7 @@ def changepoints(
     first, last = -(-first // step) * step, last // step * step
     seconds = list(range(first, last, step))
     complete = completeness(store, from_ns, to_ns)[0].share
-    tallies: Tallies = stored(store, path.name, first, last, step_s=step) if seconds else {}
+    tallies: Tallies = stored(store, path.name, first, last, rollup=rollup, step_s=step) if seconds else {}
     every = _all_series(store, path, tallies, seconds, step, stages, scores) if seconds else []
     scans = []
     for done, one in enumerate(every):
@@ -145,8 +148,18 @@ def changepoints(
         found=_with_changes(store, found, near_ns),
         anomalies=anomalies(every, [[s.at for s in each.splits] for each in scans], seconds),
         warnings=watched(path, tallies, seconds, step, stages, objective, seed) if seconds else [],
-        sentence=READING,
+        sentence=_too_few(len(seconds), len(every)) + READING,
     )
+
+
+def _too_few(steps: int, tested: int) -> str:
+    """Said where no single series can stand out: blocks in random order have too few orders that differ."""
+    blocks = -(-steps // block_length(steps)) if steps else 0
+    # A level that changed in the middle looks the same however the blocks of each half lie, and turned around.
+    least = min(1.0, 2 / comb(blocks, blocks // 2)) if blocks else 1.0
+    if least * max(tested, 1) <= RATE:
+        return ""
+    return f"{steps} steps are too few for one of {tested} series to stand out by itself: ask about more time. "
 
 
 def step_for(seconds: int) -> int:

@@ -10,12 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
+
 from analytics import completeness
 from analytics.kpis import DIMENSIONS, KpiDefinition
-from analytics.money import reading
+from analytics.money import assignments, designs, reading
+from analytics.money.designs import Struck
 from analytics.money.effects import SensitivityError, Words
 from analytics.money.exposures import NS, Exposure
 from analytics.money.laying import Laid, laid, supported
+from analytics.money.natural import Natural
 from analytics.money.reading import Progress, Rows
 from analytics.money.response import Curve, Direction, response
 from analytics.money.sensitivity import Sensitivity, sensitivity
@@ -23,9 +27,11 @@ from analytics.paths import Path
 from collector.record import Mode
 from collector.store import Store
 
+DESIGNS = ("auto", "experiment", "natural", "strata", "dml")
 LEAST_ROWS = 200
 MOST_GROUPS = 20
 _MANY_UNFINISHED = 0.01
+Design = Literal["auto", "experiment", "natural", "strata", "dml"]
 Absent = Literal["left out", "zero"]
 
 
@@ -74,6 +80,7 @@ class Asked:
     groups: tuple[Group, ...]
     completeness: float | None
     notes: tuple[str, ...]
+    natural: Natural | None = None
 
     @property
     def sentence(self) -> str:
@@ -91,6 +98,9 @@ def ask(
     to_ns: int,
     exposure: Exposure = Exposure(),  # noqa: B008 - frozen
     by: str = "",
+    design: Design = "auto",
+    struck: Struck | None = None,
+    experiment: str = "",
     horizon_ns: int = 0,
     absent: Absent = "left out",
     most: float | None = None,
@@ -99,12 +109,14 @@ def ask(
     now_ns: int | None = None,
     progress: Progress | None = None,
     seed: int = 1,
+    most_rows: int = reading.MOST_ROWS,
 ) -> Asked:
     """How `kpi` answers to `exposure` among the messages (or intervals) of [from_ns, to_ns).
 
     `by` cohort, channel, region or offer asks within each of its values too. A value of the KPI may come late: only
     what began `horizon_ns` before now (or before the end of the time) is looked at. `most` is the largest exposure that
-    counts, in its unit. Raises SensitivityError naming what is wrong or missing, and StoreError.
+    counts, in its unit. `design` "natural" needs `struck`, the change and whom it struck; `experiment` names the one
+    whose assignments were imported. Raises SensitivityError naming what is wrong or missing, and StoreError.
     """
     definition = known.get(kpi)
     if definition is None:
@@ -116,10 +128,17 @@ def ask(
     if horizon_ns < 0 or from_ns >= to_ns:
         raise SensitivityError("from, horizon: the time must not be empty, and the horizon not below 0")
     exposure.checked(path)
+    if (design == "natural") != (struck is not None):
+        raise SensitivityError("design: natural needs a change and whom it struck (treated), and no other design does")
+    if design == "experiment" and not experiment:
+        raise SensitivityError("experiment: name the one whose assignments were imported")
+    if experiment and design not in ("auto", "experiment"):
+        raise SensitivityError(f"experiment: is not of the design {design}; leave one of them out")
     ripe_ns = min(to_ns, (to_ns if now_ns is None else now_ns) - horizon_ns)
     if ripe_ns <= from_ns:
         raise SensitivityError("horizon: is longer than the time; nothing in it is ripe")
-    rows, notes = _read(store, path, kpi, definition, exposure, from_ns, ripe_ns, modes, absent, progress)
+    span = (from_ns, ripe_ns)
+    rows, notes = _read(store, path, kpi, definition, exposure, span, modes, absent, most_rows, progress)
     if ripe_ns < to_ns:
         notes = (*notes, f"What began within {horizon_ns / NS:g} s of the end is left out: its values may still come.")
     whole = len(rows)
@@ -136,6 +155,20 @@ def ask(
     words = Words(kpi=kpi, kpi_unit=definition.unit, exposure=exposure.words, unit=exposure.unit)
     layout = laid(rows)
     result = sensitivity(layout.given, words, seed)
+    found = None
+    if struck is not None:
+        found = designs.by_change(store, rows, struck, words)
+        result = designs.with_natural(result, found)
+    elif experiment:
+        given = assignments.assigned(store, experiment, rows)
+        left["not in the experiment"] = int(np.isnan(given.dose).sum())
+        result = designs.with_experiment(result, layout, rows, given, words)
+        arms = ", ".join(f"{arm} {n:,}" for arm, n in sorted(given.arms.items()))
+        notes = (*notes, f"Messages by arm of {experiment}: {arms}.")
+        if design == "experiment":  # nothing else was asked for
+            result = replace(result, answer=result.rungs[0], sentence=result.rungs[0].sentence)
+    elif design == "dml":
+        result = designs.with_double(result, layout, rows, words, seed)
     shape, why = _curve(rows, layout, definition, exposure, seed) if curve else (None, "was not asked for")
     share = completeness.share(store, from_ns, to_ns)
     return Asked(
@@ -145,17 +178,27 @@ def ask(
         exposure_mean=float(rows.exposure.mean()), least=least, most=largest, cluster_s=layout.cluster_s,
         stratum_s=layout.stratum_s, result=result, curve=shape, no_curve=why, by=by,
         groups=_groups(rows, by, layout.cluster_s, words, seed) if by else (),
-        completeness=share.share if share.share is not None else share.known_share, notes=notes,
+        completeness=share.share if share.share is not None else share.known_share, notes=notes, natural=found,
     )  # fmt: skip
 
 
 def _read(
-    store: Store, path: Path, kpi: str, definition: KpiDefinition, exposure: Exposure, from_ns: int, to_ns: int,
-    modes: tuple[Mode, ...] | None, absent: Absent, progress: Progress | None,
+    store: Store, path: Path, kpi: str, definition: KpiDefinition, exposure: Exposure, span: tuple[int, int],
+    modes: tuple[Mode, ...] | None, absent: Absent, most_rows: int, progress: Progress | None,
 ) -> tuple[Rows, tuple[str, ...]]:  # fmt: skip
+    from_ns, to_ns = span
     if reading.has_message_values(store, kpi):
         rows = reading.of_messages(
-            store, path, kpi, exposure, from_ns=from_ns, to_ns=to_ns, modes=modes, absent=absent, progress=progress
+            store,
+            path,
+            kpi,
+            exposure,
+            from_ns=from_ns,
+            to_ns=to_ns,
+            modes=modes,
+            absent=absent,
+            most_rows=most_rows,
+            progress=progress,
         )
         notes = rows.notes
         lost = rows.left_out.get("unfinished", 0)

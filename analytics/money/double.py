@@ -1,9 +1,9 @@
-"""Double machine learning: what the load, the hour and the customers explain of KPI and exposure is learned, not assumed.
+"""Double machine learning: what load, hour and customers explain of KPI and exposure is learned, not assumed.
 
-The partially linear model `kpi = theta exposure + g(z) + error`, `exposure = m(z) + error` (Chernozhukov et al. 2018) by
-the package DoubleML: g and m are learned on the blocks of time that a row does not lie in, so that neighbours do not teach
-each other, and theta is the slope of what is left of one on what is left of the other, its error by block. Like the
-strata it is an association: what is not in z is not held fixed.
+The partially linear model `kpi = theta exposure + g(z) + error`, `exposure = m(z) + error` (Chernozhukov et al. 2018)
+by the package DoubleML: g and m are learned on the blocks of time that a row does not lie in, so that neighbours do not
+teach each other, and theta is the slope of what is left of one on what is left of the other, its error by block. Like
+the strata it is an association: what is not in z is not held fixed.
 """
 
 from __future__ import annotations
@@ -67,15 +67,15 @@ def double(kpi: Floats, exposure: Floats, known: list[Floats], block: Ints, word
         max_iter=100, learning_rate=0.1, max_leaf_nodes=15, min_samples_leaf=50, l2_regularization=1.0,
         early_stopping=False, random_state=seed,
     )  # fmt: skip
-    state = np.random.get_state()  # noqa: NPY002 - the package draws its folds from the global generator
+    state = np.random.get_state()
     try:
-        np.random.seed(seed)  # noqa: NPY002
+        np.random.seed(seed)
         data = doubleml.DoubleMLData(frame, "y", "d", x_cols=names, cluster_cols="block")
         model = doubleml.DoubleMLPLR(data, learner, learner, n_folds=_FOLDS)
         with threadpool_limits(1):  # threads that wait for each other spin, and starve where the machine is busy
             model.fit()
     finally:
-        np.random.set_state(state)  # noqa: NPY002
+        np.random.set_state(state)
     theta = float(model.coef[0])
     # The package's error is the limit's; G/(G-1) as everywhere here.
     se = float(model.se[0]) * float(np.sqrt(blocks / (blocks - 1)))

@@ -1,9 +1,9 @@
 """Natural experiments: something changed the latency of some and not of others, at a known moment.
 
 The KPI of those it struck (treated) against the others (control), after against before. What the change did to the KPI
-(difference in differences) by what it did to the exposure is the effect of the exposure, if nothing else of the change
-moved the KPI and both would have gone on alike without it: two-stage least squares with treated x after as the instrument,
-a level for each period and one for the treated, errors by block of time (or by unit, where there are many).
+(difference in differences) by what it did to the exposure is the effect of the exposure, if nothing else of the
+change moved the KPI and both would have gone on alike without it: two-stage least squares with treated x after as the
+instrument, a level for each period and one for the treated, errors by block of time (or by unit, where there are many).
 
 That both went alike before is tested: in an event study the periods before the change must not differ (5 %).
 Where they do, nothing is estimated. Where they do not, that is no proof (Roth 2022): a small drift is not seen.
@@ -117,8 +117,8 @@ def natural(
         reason = f"Fewer than {LEAST_BEFORE} periods lie before the change; begin earlier."
     if not reason and p is not None and p < PRE_TREND_LEVEL:
         reason = (
-            f"Treated and control went different ways before the change already (p = {p:.2g}), so what differs after it "
-            "is not the change's. Choose a control that goes alike."
+            f"Treated and control went different ways before the change already (p = {p:.2g}), so what differs after "
+            "it is not the change's. Choose a control that goes alike."
         )
     if reason:
         return Natural(refused("natural experiment", METHOD, reason, n, g), shown, p, None, None)
@@ -191,7 +191,7 @@ def _study(
         return found, float(stats.f_oneway(*groups).pvalue) if len(groups) > 1 else None
     if not early or g <= len(early) + 1:
         return found, None
-    b, v = fits[0].beta[early], fits[0].covariance[np.ix_(early, early)]
-    wald = float(b @ np.linalg.pinv(v) @ b) / len(early)
+    betas, v = fits[0].beta[early], fits[0].covariance[np.ix_(early, early)]
+    wald = float(betas @ np.linalg.pinv(v) @ betas) / len(early)
     p = float(stats.f.sf(wald, len(early), g - 1))
     return found, p

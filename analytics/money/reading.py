@@ -115,6 +115,7 @@ def of_messages(
     to_ns: int,
     modes: tuple[Mode, ...] | None = None,
     absent: str = "left out",
+    most_rows: int = MOST_ROWS,
     progress: Progress | None = None,
 ) -> Rows:
     """The messages of [from_ns, to_ns) with what the KPI says of each by its key. Raises SensitivityError, StoreError.
@@ -122,7 +123,7 @@ def of_messages(
     `absent`: a message without a value is left out, or counts as "zero" (a lifetime value that never came).
     """
     cut = slices(store, path, Reach(from_ns, to_ns, modes))
-    share = min(1.0, MOST_ROWS / max(cut.messages, 1))
+    share = min(1.0, most_rows / max(cut.messages, 1))
     windows = windowed(store, path, exposure, from_ns, to_ns, modes) if exposure.kind == "p99" else None
     parts: list[pl.DataFrame] = []
     left = dict.fromkeys(("unfinished", "without a value", "of a key that is there twice", "in a thin window"), 0)

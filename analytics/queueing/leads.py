@@ -10,6 +10,7 @@ from analytics.paths import END_TO_END, Path
 from analytics.queueing.lag import Lag, lag
 from analytics.queueing.queues import levels_of
 from analytics.queueing.waits import before, read
+from collector.record import Mode
 from collector.store import Store
 
 READING = (
@@ -32,7 +33,7 @@ class GaugeLead(msgspec.Struct, frozen=True, kw_only=True):
 
 def gauge_lead(
     store: Store, path: Path, gauge: str, *, from_ns: int, to_ns: int, stage: str = END_TO_END, longest_ns: int,
-    bin_ns: int, share: float = 1.0, seed: int = 0,
+    bin_ns: int, share: float = 1.0, modes: tuple[Mode, ...] | None = None, seed: int = 0,
 ) -> GaugeLead:  # fmt: skip
     """The lag of the latency of `stage` behind `gauge`, up to `longest_ns` in bins of `bin_ns`.
 
@@ -41,7 +42,7 @@ def gauge_lead(
     """
     if stage not in path.stage_names[:-1]:
         raise KeyError(f"path {path.name} has no stage {stage!r}; it has {', '.join(path.stage_names[:-1])}")
-    frame = read(store, path, from_ns, to_ns, share).frame
+    frame = read(store, path, from_ns, to_ns, share, modes).frame
     column, chain = "e2e_ns", []
     if stage != END_TO_END:
         i = path.stage_names.index(stage)

@@ -13,6 +13,7 @@ from analytics.queueing.blocking import HeadOfLine, head_of_line, order_of
 from analytics.queueing.depth import EDGES, DepthLimit, DepthTail, Rising, by_depth, depth_limit, rising
 from analytics.queueing.little import Little, Verdict, by_depth_on_arrival, by_events, by_gauge
 from analytics.queueing.waits import ALL, Waits, queue_stages, read, values_of, waits_of
+from collector.record import Mode
 from collector.store import Store
 
 READING = (
@@ -20,6 +21,7 @@ READING = (
     " Intervals are 95 %, by what messages that wait for the same work are worth. Depth goes with the wait, it is not"
     " shown to cause it."
 )
+_NONE = "no message came to this queue in that time; those of a history are asked for with mode synthetic"
 MOST_CLASSES = 20
 
 
@@ -75,14 +77,15 @@ def queues(
     good: float = 0.99,
     share: float = 1.0,
     edges: tuple[int, ...] = EDGES,
+    modes: tuple[Mode, ...] | None = None,
 ) -> list[Queue]:
     """Every queue stage of `path` (or one) in [from_ns, to_ns).
 
-    Classes are the values of `label`; `order` names them, the most urgent first (empty: seen from who overtakes whom).
-    `gauge` is the name of a sampled depth for Little's law. With `threshold_ns` the depth limit is told that keeps
-    `good` of the waits below it; without, the stage's budget is taken. `share` takes a part of the messages: then
-    neither Little's law nor head of line can be asked. Raises KeyError for a stage that is no queue,
-    TooManyMessagesError, StoreError.
+    Messages are users' unless `modes` names others. Classes are the values of `label`; `order` names them, the most
+    urgent first (empty: seen from who overtakes whom). `gauge` is the name of a sampled depth for Little's law. With
+    `threshold_ns` the depth limit is told that keeps `good` of the waits below it; without, the stage's budget is
+    taken. `share` takes a part of the messages: then neither Little's law nor head of line can be asked. Raises
+    KeyError for a stage that is no queue, TooManyMessagesError, StoreError.
     """
     wanted = [i for i in queue_stages(path) if stage in (None, path.stages[i].name)]
     if stage is not None and not wanted:
@@ -91,7 +94,7 @@ def queues(
     if not wanted:
         return []
     # Messages that came before and are still in are the left edge of Little's law.
-    found = read(store, path, from_ns - path.max_age_ns, to_ns, share)
+    found = read(store, path, from_ns - path.max_age_ns, to_ns, share, modes)
     sets = labels_of(store, found.frame["label_set"]) if found.frame.height else None
     classes = values_of(sets, label) if sets is not None else {}
     if len(set(classes.values())) > MOST_CLASSES:
@@ -124,7 +127,7 @@ def _queue(
         return nothing(str(error))
     now = (waits.arrived_ns >= from_ns) & (waits.arrived_ns < to_ns)
     if not now.any():
-        return nothing("no message came to this queue in that time", waits.untimed)
+        return nothing(_NONE, waits.untimed)
     groups, said = _order(waits, order)
     whole = found.sampled == 1.0
     limit_ns = about.budget_ns if threshold_ns is None else threshold_ns

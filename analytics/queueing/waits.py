@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from analytics.paths import Path
 from analytics.population import NS, Population, population
+from collector.record import Mode
 from collector.store import Store
 
 ALL = "all"
@@ -60,8 +61,10 @@ class TooManyMessagesError(ValueError):
     """More messages than may be held in memory at a time."""
 
 
-def read(store: Store, path: Path, from_ns: int, to_ns: int, share: float = 1.0) -> Population:
-    """The users' messages that start in [from_ns, to_ns), or a share of them.
+def read(
+    store: Store, path: Path, from_ns: int, to_ns: int, share: float = 1.0, modes: tuple[Mode, ...] | None = None
+) -> Population:
+    """The messages (users', or of `modes`) that start in [from_ns, to_ns), or a share of them.
 
     Raises TooManyMessagesError, StoreError.
     """
@@ -75,7 +78,7 @@ def read(store: Store, path: Path, from_ns: int, to_ns: int, share: float = 1.0)
             f"about {round(n * share):,} messages are more than the {MOST_MESSAGES:,} that are held at a time: ask"
             f" about less time, or about a share of at most {MOST_MESSAGES / n:.2g} of them"
         )
-    return population(store, path, from_ns=from_ns, to_ns=to_ns, share=share)
+    return population(store, path, from_ns=from_ns, to_ns=to_ns, share=share, modes=modes)
 
 
 def queue_stages(path: Path) -> list[int]:

@@ -11,8 +11,8 @@ from analytics.report.words import clean, money, percent
 
 _SWINGS = 6
 NONE = (
-    "No investment scenarios were given. `tailsight report scenarios > plan.toml` writes a file to start from;"
-    " name it with --scenarios."
+    "No investment scenarios were given. A file of them, or a saved plan, is named with --scenarios;"
+    " tailsight scenarios new writes one to start from."
 )
 
 

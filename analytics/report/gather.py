@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from analytics import completeness, kpis
 from analytics.feeds import feed_lines
 from analytics.kpis import KpiDefinition
+from analytics.money.declared import Money
 from analytics.money.scenario_files import Scenarios
 from analytics.paths import Path
 from analytics.report.budgets import budget_lines
@@ -18,8 +19,9 @@ from analytics.report.headline import headline
 from analytics.report.latency import path_line
 from analytics.report.notes import GLOSSARY, METHOD
 from analytics.report.period import Period
+from analytics.report.prices import agreements, debts, priced_budgets, priced_episodes
 from analytics.report.quality import quality
-from analytics.report.reliability import reliability
+from analytics.report.reliability import reliability, within
 from analytics.report.value import FORMAT, Cost, EpisodeLine, PathLine, Report
 from analytics.report.words import clean
 from analytics.slo.objectives import Objective
@@ -48,6 +50,7 @@ class Asked:
     scenarios: Scenarios | None = None
     objectives: Sequence[Objective] = ()
     episodes: Sequence[EpisodeLine] = ()
+    money: Money = field(default_factory=Money)
     estimate: Estimate | None = None
 
 
@@ -78,10 +81,14 @@ def gather(store: Store, asked: Asked, now_ns: int, progress: Progress | None = 
     at = len(lines) + len(costs)
     tell("error budgets", at, steps)
     budgets = budget_lines(store, asked.objectives, asked.time)
+    pricer, episodes = asked.money.pricer(store, now_ns), tuple(asked.episodes)
+    if asked.money.values and not asked.rollup:  # prices are of users' messages
+        budgets = priced_budgets(pricer, budgets, asked.objectives, asked.time)
+        episodes = priced_episodes(pricer, within(episodes, asked.time), asked.objectives, asked.time)
     tell("reliability", at + 1, steps)
     feeds = feed_lines(store, asked.time.from_ns, asked.time.to_ns)
     dependable = reliability(
-        asked.episodes, feeds, asked.time, objectives=len(asked.objectives), revenue=_revenue(store, asked)
+        episodes, feeds, asked.time, objectives=len(asked.objectives), revenue=_revenue(store, asked)
     )
     tell("scenarios", at + 2, steps)
     funded = funding(asked.scenarios)
@@ -105,6 +112,9 @@ def gather(store: Store, asked: Asked, now_ns: int, progress: Progress | None = 
         budgets_unknown="" if budgets else "No objective is in force, so that there is no budget to burn.",
         reliability=dependable,
         funding=funded,
+        agreements=agreements(store, asked.money, asked.time, now_ns),
+        debts=debts(pricer, asked.money, asked.episodes, asked.time),
+        currency=asked.money.settings.currency,
         changes=changed,
         quality=good,
         method=METHOD,

@@ -26,13 +26,12 @@ def reliability(
     `revenue` is (amount in the period, currency). What was exposed is revenue at the period's mean rate for as long as
     an objective was in breach: what was at risk, not what was lost.
     """
+    touching = within(episodes, time)
 
     def end(one: EpisodeLine) -> int:
         """Where it ends, or the period does."""
         return time.to_ns if one.resolved_ns is None else min(one.resolved_ns, time.to_ns)
 
-    touching = [e for e in episodes if e.breach_ns < time.to_ns and end(e) > time.from_ns]
-    touching.sort(key=lambda e: (e.breach_ns, e.episode))
     detection = [e.fired_ns - e.breach_ns for e in touching if time.from_ns <= e.breach_ns <= e.fired_ns]
     over = [e for e in touching if e.resolved_ns is not None and e.resolved_ns <= time.to_ns]
     recovery = [end(e) - e.breach_ns for e in over]
@@ -64,6 +63,12 @@ def reliability(
         ),
         unknown="" if objectives else "No objective is in force, so that nothing was judged.",
     )
+
+
+def within(episodes: Sequence[EpisodeLine], time: Period) -> list[EpisodeLine]:
+    """Episodes that touch a period, in order of their first breach."""
+    found = [e for e in episodes if e.breach_ns < time.to_ns and (e.resolved_ns or time.to_ns) > time.from_ns]
+    return sorted(found, key=lambda e: (e.breach_ns, e.episode))
 
 
 def union_ns(spans: Sequence[tuple[int, int]]) -> int:

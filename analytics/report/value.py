@@ -173,6 +173,42 @@ class EpisodeLine:
     breach_ns: int
     fired_ns: int
     resolved_ns: int | None
+    cost: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgreementLine:
+    """A provider's agreement: the contract, what was measured with its ends, and the credit due."""
+
+    name: str
+    provider: str
+    path: str
+    stage: str
+    percentile: float
+    limit_ns: int
+    value_ns: int | None
+    near_ns: int | None
+    far_ns: int | None
+    verdict: str
+    over: bool
+    credit: float
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DebtLine:
+    """A technical debt and what it costs a month, None where that is not known."""
+
+    name: str
+    what: str
+    owner: str
+    stage: str
+    per_month: float | None
+    low: float | None
+    high: float | None
+    fix_cost: float | None
+    payback_months: float | None
+    sentence: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -317,6 +353,9 @@ class Report:
     budgets_unknown: str
     reliability: Reliability
     funding: Funding
+    agreements: tuple[AgreementLine, ...]
+    debts: tuple[DebtLine, ...]
+    currency: str
     changes: Changes
     quality: Quality
     method: tuple[str, ...]

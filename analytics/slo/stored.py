@@ -243,6 +243,11 @@ def last_summed_s(store: Store) -> int:
     return int(rows["w"][0] or 0)
 
 
+def clock_s(store: Store) -> int:
+    """The store's clock, epoch seconds: `written` is by it."""
+    return int(store.query("SELECT toUInt32(now()) AS n")["n"][0])
+
+
 def newest_generation(store: Store) -> int:
     """The largest generation of any row; 0 without any."""
     return int(store.query("SELECT max(generation) AS g FROM objective_counts")["g"][0] or 0)

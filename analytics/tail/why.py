@@ -27,6 +27,7 @@ _LOOK_BACK_NS = 600 * NS
 # Being slow makes a message's data older and its answer a fallback: these do not say who it is.
 _CONSEQUENCES = ("outcome", "mode", "cache", "data_age")
 _LEAST_SHARE = 0.1  # of the excess over the body
+_NEGATIVE_LEAST, _NEGATIVE_SHARE = 10, 0.001
 
 _COUNT = (
     "SELECT count() AS n FROM messages WHERE path = {path:String} AND start >= fromUnixTimestamp64Nano({a:Int64})"
@@ -58,7 +59,8 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     """Why the tail is slow in [from_ns, to_ns), compared with [against_from_ns, against_to_ns) or with the body.
 
     `causes` best first; empty with `reason`. `compared_with` is `span` or `body`. `false_alarms` is the chance of any
-    cause where nothing changed. `failed` messages ended early, by outcome, in each span.
+    cause where nothing changed. `failed` messages ended early, by outcome, in each span. `negative` is, per stage, the
+    share of messages in which it ended before it began: a clock is wrong, and what is named may be no more than that.
     """
 
     path: str
@@ -75,6 +77,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     changes: list[Change]
     failed: dict[str, int]
     failed_before: dict[str, int]
+    negative: dict[str, float]
     completeness: float | None
     sentence: str
 
@@ -106,6 +109,7 @@ def explanation(
     now, before = (_read(store, path, span, modes) for span in ((from_ns, to_ns), other))
     sides = Sides.of(path, now, before, (from_ns, to_ns), other, reach.known_to_ns)
     causes, reason, compared = [], "", "span"
+    negative = negative_share(sides)
     if sides.now.height < LEAST:
         reason = f"{sides.now.height} messages in the span; at least {LEAST} are needed"
     elif sides.before.height < LEAST:
@@ -145,8 +149,9 @@ def explanation(
         changes=_changes(store, from_ns, to_ns),
         failed=_failed(now),
         failed_before=_failed(before),
+        negative=negative,
         completeness=complete,
-        sentence=_sentence(path, causes, reason, compared),
+        sentence=_clock(negative) + _sentence(path, causes, reason, compared),
     )
 
 
@@ -245,6 +250,25 @@ def _changes(store: Store, from_ns: int, to_ns: int) -> list[Change]:
 def _failed(frame: pl.DataFrame) -> dict[str, int]:
     ended = frame.filter(pl.col("e2e_ns").is_null() & pl.col("outcome").cast(pl.String).is_in(ENDED))
     return dict(ended["outcome"].cast(pl.String).value_counts().sort("outcome").rows())
+
+
+def negative_share(sides: Sides) -> dict[str, float]:
+    """Per stage of the explained span the share of messages in which it is negative, where that is not one in a
+    thousand or a handful: two stamps of it are of clocks that disagree."""
+    out = {}
+    for i, stage in enumerate(sides.path.stages):
+        taken = sides.now[f"ns_{i}"].drop_nulls()
+        below = int((taken < 0).sum())
+        if below >= _NEGATIVE_LEAST and below >= _NEGATIVE_SHARE * len(taken):
+            out[stage.name] = below / len(taken)
+    return out
+
+
+def _clock(negative: Mapping[str, float]) -> str:
+    if not negative:
+        return ""
+    said = ", ".join(f"{name} in {100 * share:.2g} %" for name, share in negative.items())
+    return f"A clock is wrong: {said} of the messages ended before it began; stages next to it are off by as much. "
 
 
 def _sentence(path: Path, causes: Sequence[Cause], reason: str, compared: str) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -77,14 +78,14 @@ def register(app: typer.Typer) -> None:
             "tailsight dashboards push --url http://127.0.0.1:3000 --token-file token --server http://127.0.0.1:8472",
             "tailsight dashboards push --dry-run --only dashboards,alerts --json",
         ),
-    )(push)
-    command(app, "diff", examples=("tailsight dashboards diff --url https://grafana.example.com",))(diff)
-    command(app, "export", examples=("tailsight dashboards export --out theirs/",))(export)
+    )(_needs_extra(push))
+    command(app, "diff", examples=("tailsight dashboards diff --url https://grafana.example.com",))(_needs_extra(diff))
+    command(app, "export", examples=("tailsight dashboards export --out theirs/",))(_needs_extra(export))
     command(
         app,
         "alerts",
         examples=("tailsight dashboards alerts slos/ --out /etc/grafana/provisioning/alerting/tailsight.yaml",),
-    )(alerts)
+    )(_needs_extra(alerts))
 
 
 def push(
@@ -411,8 +412,19 @@ def _translated() -> Any:
             codes = {"unreachable": Code.UNREACHABLE, "refused": Code.DATA}
             code = codes.get(error.kind, Code.USAGE)
             raise CommandError(code, str(error), kind=f"grafana_{error.kind}", hint=error.hint) from error
+
+    return inside()
+
+
+def _needs_extra(function: Callable[..., Answer]) -> Callable[..., Answer]:
+    """A command that says which extra it needs where a package of it is missing."""
+
+    @wraps(function)
+    def wrapper(*arguments: Any, **options: Any) -> Answer:
+        try:
+            return function(*arguments, **options)
         except ModuleNotFoundError as error:
-            if error.name not in ("grafana_client", "niquests"):
+            if str(error.name).partition(".")[0] not in ("grafana_client", "grafana_foundation_sdk", "niquests"):
                 raise
             raise CommandError(
                 Code.USAGE,
@@ -421,7 +433,7 @@ def _translated() -> Any:
                 hint="pip install 'tailsight[grafana]', best into an environment of its own: docs/grafana.md says why.",
             ) from None
 
-    return inside()
+    return wrapper
 
 
 def _answer(

@@ -11,6 +11,7 @@ from api.cli.outcome import Answer, Code, CommandError
 from api.cli.query import FromOption, PathOption, StageOption, ToOption, plain
 from api.cli.query import app as query
 from api.cli.query_queues import objective_of, span_of
+from api.cli.query_tail import ModeOption
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,6 +32,7 @@ def changepoints(
     from_: FromOption = "-1h",
     to: ToOption = None,
     stage: StageOption = None,
+    mode: ModeOption = "users",
     scores: Annotated[
         str | None, typer.Option(help="Gauges to search, with commas; name* for all that begin so. (default: *score*)")
     ] = None,
@@ -66,6 +68,7 @@ def changepoints(
                 stages=None if stage is None else [stage],
                 scores=None if scores is None else [name for name in scores.split(",") if name],
                 objective=wanted,
+                rollup="" if mode == "users" else f"mode={mode}",
                 progress=progress,
             )
         except KeyError as error:

@@ -10,6 +10,7 @@ from api.cli.frame import Run, command
 from api.cli.outcome import Answer, Code, CommandError
 from api.cli.query import FromOption, PathOption, StageOption, ToOption, plain, time_range
 from api.cli.query import app as query
+from api.cli.query_tail import ModeOption, modes_of
 from api.cli.times import format_time
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def queues(
     ] = None,
     good: Annotated[float, typer.Option(help="Share of waits that is to be below the threshold.")] = 0.99,
     share: Annotated[float, typer.Option(help="Share of the messages to read.")] = 1.0,
+    mode: ModeOption = "users",
     bursts: Annotated[bool, typer.Option("--bursts", help="Also what microbursts did to messages.")] = False,
     lead: Annotated[str, typer.Option(metavar="GAUGE", help="Also whether this gauge goes before the latency.")] = "",
     longest: Annotated[str, typer.Option(metavar="DURATION", help="The longest lag looked for, with --lead.")] = "5s",
@@ -96,7 +98,7 @@ def queues(
                 ask(
                     store, known, from_ns=start, to_ns=end, stage=stage, label=label,
                     order=tuple(filter(None, order.split(","))), gauge=gauge, threshold_ns=threshold_ns, good=good,
-                    share=share,
+                    share=share, modes=modes_of(mode),
                 )
             )  # fmt: skip
             if bursts:
@@ -104,7 +106,7 @@ def queues(
             if lead:
                 found = gauge_lead(
                     store, known, lead, from_ns=start, to_ns=end, stage=stage or "end_to_end", longest_ns=longest_ns,
-                    bin_ns=max(1, longest_ns // 20), share=share,
+                    bin_ns=max(1, longest_ns // 20), share=share, modes=modes_of(mode),
                 )  # fmt: skip
                 extra["lead"] = plain([found])[0]
         except (KeyError, ValueError) as error:

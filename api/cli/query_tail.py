@@ -64,10 +64,10 @@ def budgets(
         raise CommandError(Code.USAGE, f"--step must be a multiple of 10s, the finest window; got {step!r}")
     known = path_named(run, path)
     rollup = "" if mode == "users" else f"mode={mode}"
-    with opened(run) as store, _progress(run, "budgets") as tell:
+    with opened(run) as store, progress(run, "budgets") as tell:
         found = ask(
             store, known, from_ns=start, to_ns=end, step_s=step_ns // 1_000_000_000, q=q, rollup=rollup,
-            modes=_modes(mode), progress=tell,
+            modes=modes_of(mode), progress=tell,
         )  # fmt: skip
     value = plain([found])[0]
 
@@ -101,8 +101,8 @@ def attribution(
     start, end = _span(from_, to)
     _check_q(q)
     known = path_named(run, path)
-    with opened(run) as store, _progress(run, "attribution") as tell, _enough():
-        found = ask(store, known, from_ns=start, to_ns=end, q=q, modes=_modes(mode), progress=tell)
+    with opened(run) as store, progress(run, "attribution") as tell, _enough():
+        found = ask(store, known, from_ns=start, to_ns=end, q=q, modes=modes_of(mode), progress=tell)
     value = plain([found])[0]
 
     def show(console: Console) -> None:
@@ -136,8 +136,8 @@ def drivers(
     start, end = _span(from_, to)
     _check_q(q)
     known = path_named(run, path)
-    with opened(run) as store, _progress(run, "drivers"), _enough():
-        found = ask(store, known, from_ns=start, to_ns=end, q=q, modes=_modes(mode), support=support)
+    with opened(run) as store, progress(run, "drivers"), _enough():
+        found = ask(store, known, from_ns=start, to_ns=end, q=q, modes=modes_of(mode), support=support)
     value = plain([found])[0]
 
     def show(console: Console) -> None:
@@ -180,10 +180,10 @@ def explain(
         against = parse_time(against_from, "--against-from", now), parse_time(against_to, "--against-to", now)
     known = path_named(run, path)
     others = list(declared_paths(run).values())
-    with opened(run) as store, _progress(run, "explain"):
+    with opened(run) as store, progress(run, "explain"):
         try:
             found = explanation(
-                store, known, from_ns=start, to_ns=end, against=against, paths=others, modes=_modes(mode)
+                store, known, from_ns=start, to_ns=end, against=against, paths=others, modes=modes_of(mode)
             )
         except ValueError as error:
             raise CommandError(Code.USAGE, str(error)) from error
@@ -213,7 +213,8 @@ def _check_q(q: float) -> None:
         raise CommandError(Code.USAGE, f"--q is a share above 0 and at most 0.5; got {q}")
 
 
-def _modes(mode: str) -> tuple[Mode, ...] | None:
+def modes_of(mode: str) -> tuple[Mode, ...] | None:
+    """The modes that `--mode` stands for; None: users' messages."""
     from collector.record import Mode
 
     return {"users": None, "synthetic": (Mode.SYNTHETIC,), "shadow": (Mode.SHADOW,)}[mode]
@@ -229,7 +230,7 @@ def _enough() -> Iterator[None]:
 
 
 @contextmanager
-def _progress(run: Run, what: str) -> Iterator[Callable[[int, int], None]]:
+def progress(run: Run, what: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on standard error, where somebody watches and there is more than one slice of messages."""
     from rich.progress import Progress
 

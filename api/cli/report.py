@@ -1,4 +1,4 @@
-"""`tailsight report`: the executive report, by hand; those that the server has made; a file of investments."""
+"""`tailsight report`: the executive report, by hand, and those that the server has made."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from api.cli.outcome import Answer, Code, CommandError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from analytics.money.scenario_files import Scenarios
     from analytics.report.gather import Progress
     from api.reports.making import Known
 
@@ -44,8 +45,9 @@ def executive(
     path: Annotated[list[str] | None, typer.Option("--path", help="Only this path; may be given again.")] = None,
     kpi: Annotated[str, typer.Option("--kpi", help="Only this business measure. (default: those of the paths)")] = "",
     scenarios: Annotated[
-        Path | None, typer.Option("--scenarios", metavar="FILE", help="Investments; see `tailsight report scenarios`.")
-    ] = None,
+        str,
+        typer.Option("--scenarios", help="Investments: a file (`tailsight scenarios new`), or a saved plan's name."),
+    ] = "",
     rollup: Annotated[str, typer.Option("--rollup", help="Only one label's messages, as label=value.")] = "",
     title: Annotated[str, typer.Option("--title", help="What stands above it.")] = "Latency and what it costs",
 ) -> Answer:
@@ -57,7 +59,7 @@ def executive(
     from analytics.report.gather import NothingToReportError
     from analytics.report.period import period as read_period
     from api.cli.opened import opened
-    from api.reports.making import Wanted, make, scenarios_of
+    from api.reports.making import Wanted, make
     from dashboards.report.files import FORMATS, drawn
     from dashboards.report.view import DrawingError, MissingExtraError
 
@@ -71,7 +73,7 @@ def executive(
     now_ns = time.time_ns()
     wanted = Wanted(
         time=read_period(period, now_ns), title=title, paths=tuple(path or ()), kpi=kpi, rollup=rollup,
-        scenarios=scenarios_of(scenarios),
+        scenarios=_scenarios(run, scenarios),
     )  # fmt: skip
     known = _known(run, wanted.paths)
     with opened(run) as store, _progress(run) as tell:
@@ -117,20 +119,26 @@ def list_(run: Run) -> Answer:
     return Answer({"reports": found}, show, Code.OK if found else Code.FINDING)
 
 
-@command(app, "scenarios", examples=("tailsight report scenarios > plan.toml",))
-def scenarios(run: Run) -> Answer:
-    """Print a file of three investments to start from. Its amounts are invented, and say so: put your own."""
-    from analytics.money.scenario_files import example
+def _scenarios(run: Run, named: str) -> Scenarios | None:
+    """What --scenarios names: a file, or a plan that was saved in the data directory."""
+    from analytics.report.gather import NothingToReportError
+    from api.cli.acting import control_of
+    from api.reports.making import scenarios_of
 
-    del run
-    text = example()
-    return Answer({"toml": text}, lambda console: console.print(text, markup=False, soft_wrap=True, end=""))
+    if not (run.data / "control.sqlite").exists():
+        return scenarios_of(named, Path(), None)
+    with control_of(run) as control:
+        try:
+            return scenarios_of(named, Path(), control)
+        except NothingToReportError as error:
+            raise CommandError(Code.USAGE, str(error), kind="nothing_to_report") from None
 
 
 def _known(run: Run, names: tuple[str, ...]) -> Known:
     """What the configuration declares, and what the control state holds where there is one."""
     from analytics.slo.settings import SloSettings
     from api.cli.acting import control_of
+    from api.cli.costs import declared as money
     from api.cli.kpis import declared
     from api.cli.opened import declared_paths, learned_paths
     from api.reports.making import Known, episodes
@@ -141,11 +149,13 @@ def _known(run: Run, names: tuple[str, ...]) -> Known:
     if not paths or not paths.keys() >= set(names):
         paths |= {name: one.path for name, one in learned_paths(run).items() if name not in paths}
     if not (run.data / "control.sqlite").exists():
-        return Known(paths=paths, kpis=declared(run))
+        return Known(paths=paths, kpis=declared(run), money=money(run))
     calendars = section(run.document().get("slo", {}), SloSettings, "slo", run.source).calendars
     with control_of(run) as control:
         objectives = SloBook(control).compiled(paths, calendars).objectives
-        return Known(paths=paths, kpis=declared(run), objectives=tuple(objectives), episodes=episodes(control))
+        return Known(
+            paths=paths, kpis=declared(run), money=money(run), objectives=tuple(objectives), episodes=episodes(control)
+        )
 
 
 @contextmanager

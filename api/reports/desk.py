@@ -66,7 +66,10 @@ class Desk:
         """What is declared now, with the objectives in force and the alerts' episodes."""
         here = self.declared()
         objectives = SloBook(self.control).compiled(here.paths, self.slo.calendars).objectives
-        return Known(paths=here.paths, kpis=here.kpis, objectives=tuple(objectives), episodes=episodes(self.control))
+        return Known(
+            paths=here.paths, kpis=here.kpis, money=here.money, objectives=tuple(objectives),
+            episodes=episodes(self.control),
+        )  # fmt: skip
 
     def run_due(self, now_ns: int) -> int:
         """Make the scheduled reports that are due and not there; how many.
@@ -86,7 +89,7 @@ class Desk:
             try:
                 wanted = Wanted(
                     time=time_of, title=one.title, paths=one.paths, kpi=one.kpi, rollup=one.rollup,
-                    scenarios=scenarios_of(self.base / one.scenarios if one.scenarios else None),
+                    scenarios=scenarios_of(one.scenarios, self.base, self.control),
                 )  # fmt: skip
                 self.write(name, wanted, one.formats, made_by="schedule", keep=one.keep, now_ns=now_ns)
             except BusyError:

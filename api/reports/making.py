@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path as File
 
 from analytics.kpis import KpiDefinition
+from analytics.money.declared import Money
 from analytics.money.scenario_files import Scenarios, read_scenarios
 from analytics.paths import Path
 from analytics.report.estimating import estimate
@@ -16,6 +16,7 @@ from analytics.report.period import Period
 from analytics.report.value import EpisodeLine, Report
 from analytics.slo.objectives import Objective
 from api.control import Control
+from api.plan_book import PlanBook, PlanError
 from api.slo_book import SloBook
 from collector.store import Store
 
@@ -28,6 +29,7 @@ class Known:
 
     paths: Mapping[str, Path]
     kpis: Mapping[str, KpiDefinition]
+    money: Money = field(default_factory=Money)
     objectives: tuple[Objective, ...] = ()
     episodes: tuple[EpisodeLine, ...] = ()
 
@@ -56,35 +58,34 @@ def make(store: Store, known: Known, wanted: Wanted, now_ns: int, progress: Prog
     chosen.sort(key=lambda path: not path.revenue_node)  # what the business depends on comes first
     asked = Asked(
         time=wanted.time, paths=chosen, title=wanted.title, rollup=wanted.rollup, kpis=known.kpis, kpi=wanted.kpi,
-        scenarios=wanted.scenarios, objectives=known.objectives, episodes=known.episodes, estimate=estimate,
+        scenarios=wanted.scenarios, objectives=known.objectives, episodes=known.episodes, money=known.money,
+        estimate=estimate,
     )  # fmt: skip
     return gather(store, asked, now_ns, progress)
 
 
-def scenarios_of(file: File | None) -> Scenarios | None:
-    """The investments of a file. Raises ConfigError naming file and field."""
-    return None if file is None else read_scenarios(file)
+def scenarios_of(named: str, base: File, control: Control | None) -> Scenarios | None:
+    """The investments of a file (relative to `base`), or of a saved plan; None where none are named.
+
+    Raises ConfigError naming file and field, and NothingToReportError for a name that is neither.
+    """
+    if not named:
+        return None
+    file = base / named
+    if file.is_file() or control is None or file.suffix == ".toml":
+        return read_scenarios(file)
+    try:
+        return PlanBook(control).load(named)
+    except PlanError as error:
+        raise NothingToReportError(f"{error}; and there is no file {file}") from None
 
 
 def episodes(control: Control) -> tuple[EpisodeLine, ...]:
-    """Alerts that fired, as far back as the control state holds them (30 days after they were told)."""
-    found: dict[str, EpisodeLine] = {}
-    sql = "SELECT episode, kind, objective, rule, at_ns, body FROM slo_outbox ORDER BY id DESC LIMIT ?"
-    for row in reversed(control.rows(sql, (_MOST_EPISODES,))):
-        if row["kind"] not in ("firing", "resolved"):
-            continue
-        body = json.loads(row["body"])
-        before = found.get(row["episode"])
-        fired = int(body.get("fired_ns") or (before.fired_ns if before else row["at_ns"]))
-        found[row["episode"]] = EpisodeLine(
-            episode=row["episode"], objective=row["objective"], rule=row["rule"],
-            breach_ns=int(body.get("breach_ns") or (before.breach_ns if before else fired)), fired_ns=fired,
-            resolved_ns=int(body.get("resolved_ns") or row["at_ns"]) if row["kind"] == "resolved" else None,
-        )  # fmt: skip
-    for alert in SloBook(control).alerts():
-        if alert.fired_ns and alert.episode:
-            found[alert.episode] = EpisodeLine(
-                episode=alert.episode, objective=alert.objective, rule=alert.rule, breach_ns=alert.breach_ns,
-                fired_ns=alert.fired_ns, resolved_ns=alert.resolved_ns or None,
-            )  # fmt: skip
-    return tuple(found.values())
+    """Alerts that have fired, as far back as the control state holds them."""
+    return tuple(
+        EpisodeLine(
+            episode=one.episode, objective=one.objective, rule=one.rule, breach_ns=one.breach_ns,
+            fired_ns=one.fired_ns, resolved_ns=one.resolved_ns or None,
+        )
+        for one in SloBook(control).episodes(limit=_MOST_EPISODES)
+    )  # fmt: skip

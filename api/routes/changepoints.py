@@ -16,6 +16,7 @@ from api.params import FROM, TO, span
 from api.problems import bad_parameter
 from api.routes.latency import PATH
 from api.routes.queues import objectives_of
+from api.routes.tail import MODE
 from api.shapes import check_stage, completeness_of, path_of, plain
 
 router = APIRouter(route_class=Door, tags=["changepoints"])
@@ -134,6 +135,7 @@ def listed(
         str | None,
         Query(max_length=40, description="`threshold:share`: measures how long before a breach warnings come."),
     ] = None,
+    mode: MODE = "users",
     format_: FORMAT = None,
 ) -> Response:
     """Change points of percentiles, counts, label mixes and scores, with the recorded changes near them."""
@@ -152,6 +154,7 @@ def listed(
             stages=None if stage is None else [stage],
             scores=None if scores is None else [name for name in scores.split(",") if name][:20],
             objective=wanted[0] if wanted else None,
+            rollup="" if mode == "users" else f"mode={mode}",
         )
     )
     rows = found.pop("found")

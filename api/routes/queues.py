@@ -19,6 +19,7 @@ from api.negotiate import FORMAT, answer
 from api.params import FROM, TO, span
 from api.problems import bad_parameter
 from api.routes.latency import PATH
+from api.routes.tail import MODE, MODES
 from api.shapes import check_rollup, check_stage, completeness_of, path_of, plain
 from collector.settings import ConfigError, duration_ns
 
@@ -230,6 +231,7 @@ def listed(
     ] = None,
     good: Annotated[float, Query(gt=0, lt=1, description="Share of waits that is to be below it.")] = 0.99,
     share: SHARE = 1.0,
+    mode: MODE = "users",
     format_: FORMAT = None,
 ) -> Response:
     """The tail of the wait by depth on arrival and class, head of line, Little's law and the depth limit."""
@@ -241,6 +243,7 @@ def listed(
             state.reader, chosen, from_ns=start, to_ns=end, stage=stage, label=label,
             order=tuple(filter(None, order.split(","))), gauge=gauge,
             threshold_ns=None if threshold is None else _duration(threshold, "threshold"), good=good, share=share,
+            modes=MODES[mode],
         )  # fmt: skip
     except KeyError as error:
         raise bad_parameter("stage", str(error.args[0])) from None
@@ -331,6 +334,7 @@ def leads(
     longest: Annotated[str, Query(max_length=20, description="The longest lag, either way.")] = "5s",
     bin_: Annotated[str, Query(alias="bin", max_length=20, description="Width of a bin of lags.")] = "250ms",
     share: SHARE = 1.0,
+    mode: MODE = "users",
     format_: FORMAT = None,
 ) -> Response:
     """Whether a gauge goes before a latency: discrete correlation function, held against shifted series."""
@@ -339,7 +343,7 @@ def leads(
     try:
         found = gauge_lead(
             state.reader, chosen, gauge, from_ns=start, to_ns=end, stage=stage,
-            longest_ns=_duration(longest, "longest"), bin_ns=_duration(bin_, "bin"), share=share,
+            longest_ns=_duration(longest, "longest"), bin_ns=_duration(bin_, "bin"), share=share, modes=MODES[mode],
         )  # fmt: skip
     except KeyError as error:
         raise bad_parameter("stage", str(error.args[0])) from None

@@ -274,6 +274,9 @@ class Explanation(TailSpan):
     changes: list[Change] = Field(description="Recorded changes from ten minutes before on, newest first.")
     failed: dict[str, int] = Field(description="Messages that ended early, by outcome.")
     failed_before: dict[str, int] = Field(description="The same in the comparison.")
+    negative: dict[str, float] = Field(
+        description="Per stage the share of messages in which it ended before it began: a clock is wrong there."
+    )
     causes: list[Cause] = Field(description="Best first.")
 
 

@@ -8,12 +8,15 @@ from typing import Any
 
 from grafana_foundation_sdk.builders import dashboard
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models import common as common_models
 from grafana_foundation_sdk.models import dashboard as models
 
 from dashboards.grafana.panels import PLUGIN, SOURCE, Builder
 from dashboards.grafana.queries import LEVEL
 
 TAG = "tailsight"
+EPISODES = "tailsight-episode"  # the tag of alerts that `tailsight dashboards push` leaves in Grafana's own annotations
+_OWN = common_models.DataSourceRef(type_val="grafana", uid="-- Grafana --")
 # Changes stand in every dashboard: the first question is what changed.
 _CHANGES = """SELECT toDateTime64(ts, 3) AS time, concat(toString(kind), ' ', service, ' ', version, ' ', what) AS text,
 who AS title, toString(kind) AS tags FROM changes WHERE $__timeFilter(ts) ORDER BY ts LIMIT 500"""
@@ -58,6 +61,10 @@ class Board:
                 dashboard.AnnotationQuery().name("Changes").datasource(SOURCE).enable(True).icon_color("purple")
                 .target(_annotation())
             )
+            .annotation(
+                dashboard.AnnotationQuery().name("Alerts").datasource(_OWN).enable(True).icon_color("red")
+                .target(_given({"type": "tags", "tags": [EPISODES], "matchAny": False, "limit": 200}))
+            )
         )  # fmt: skip
         for name in variables:
             self._built = self._built.with_variable(_query(name))
@@ -97,13 +104,17 @@ def _query(name: str) -> dashboard.QueryVariable:
 
 
 def _annotation() -> Any:
-    target = {"refId": "annotation", "editorType": "sql", "format": 1, "rawSql": " ".join(_CHANGES.split())}
+    return _given({"refId": "annotation", "editorType": "sql", "format": 1, "rawSql": " ".join(_CHANGES.split())})
 
-    class Raw:
+
+def _given(fields: dict[str, object]) -> Any:
+    """A target with these fields, as the SDK takes it."""
+
+    class Given:
         def build(self) -> Any:
-            return _Raw(target)
+            return _Raw(fields)
 
-    return Raw()
+    return Given()
 
 
 class _Raw(models.AnnotationTarget):

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from analytics.slo.episodes import Alert
 from dashboards.grafana.alert_rules import SOURCE_UID
+from dashboards.grafana.board import EPISODES
 from dashboards.grafana.panels import PLUGIN
 from dashboards.grafana.pushing import ID_TAG, TAG
 
@@ -97,7 +98,7 @@ def episode_annotation(alert: Alert, severity: str) -> dict[str, Any]:
     """An alert that fires or has fired, as the time for which it did; while it fires, its beginning."""
     start_ms, end_ms = alert.fired_ns // 1_000_000, alert.resolved_ns // 1_000_000
     ended = alert.state == "resolved" and end_ms >= start_ms
-    tags = [TAG, "tailsight-episode", f"objective:{alert.objective}", f"rule:{alert.rule}"]
+    tags = [TAG, EPISODES, f"objective:{alert.objective}", f"rule:{alert.rule}"]
     if severity:
         tags.append(f"severity:{severity}")
     state = "fired" if ended else alert.state

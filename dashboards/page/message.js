@@ -22,6 +22,14 @@ export function kept(stamps) {
   return [...by.values()].sort((a, b) => b.ns - a.ns);
 }
 
+/** Which stamps lie within the message's time on a path; without a path all do. A fill may come long after the report. */
+export function within(stamps, message) {
+  if (!message) return stamps;
+  const slack = 1_000; // epoch nanoseconds are held to a quarter of a microsecond here
+  const [from, to] = [message.start_ns - slack, message.start_ns + message.e2e_ns + slack];
+  return stamps.filter((stamp) => stamp.ts_ns >= from && stamp.ts_ns <= to);
+}
+
 /** The stamp that came the longest after the one before it. */
 export function longest(stamps) {
   return stamps.reduce((best, stamp) => (stamp.step_ns > (best?.step_ns ?? 0) ? stamp : best), null);
@@ -29,26 +37,29 @@ export function longest(stamps) {
 
 function stepBar(stamp, total) {
   const scale = WIDTH / Math.max(1, total);
-  const from = (stamp.since_start_ns - stamp.step_ns) * scale;
+  const from = Math.min(WIDTH, (stamp.since_start_ns - stamp.step_ns) * scale);
   const svg = s("svg", { class: "bar", width: WIDTH + 2, height: 14, "aria-hidden": "true" }, s("rect", { class: "track", width: WIDTH, height: 14 }));
   let at = from;
   for (const part of stamp.parts ?? []) {
     svg.append(s("rect", { class: "seg seg-scheduler", x: at, y: 1, width: Math.max(0.5, part.ns * scale), height: 12 }, s("title", {}, `${part.kind} ${part.culprit} ${duration(part.ns)}`)));
     at += part.ns * scale;
   }
-  const end = stamp.since_start_ns * scale;
+  const end = Math.min(WIDTH, stamp.since_start_ns * scale);
   svg.append(s("rect", { class: `seg ${stamp.handoff ? "seg-network" : "seg-compute"}`, x: at, y: 1, width: Math.max(1, end - at), height: 12 }));
   return svg;
 }
 
-function timeline(found) {
-  const total = found.stamps.at(-1).since_start_ns;
-  const slow = longest(found.stamps);
+function timeline({ found, paths }) {
+  const own = new Set(within(found.stamps, paths[0]?.message));
+  const shown = own.size ? [...own] : found.stamps;
+  const total = shown.at(-1).since_start_ns;
+  const slow = longest(shown.slice(own.size < found.stamps.length ? 1 : 0));
+  const beyond = (stamp) => own.size > 0 && !own.has(stamp) && h("span", { class: "note" }, `not on path ${paths[0].shape.name}`);
   return [
     table("Stamps in order of time", [
       { head: "After", number: true, cell: (stamp) => duration(stamp.since_start_ns) },
       { head: "Where", row: true, cell: place },
-      { head: "Since the one before", cell: (stamp) => [stepBar(stamp, total), h("span", { class: "step" }, ` ${duration(stamp.step_ns)} `), stamp === slow && h("span", { class: "tag warn" }, "longest")] },
+      { head: "Since the one before", cell: (stamp) => [stepBar(stamp, total), h("span", { class: "step" }, ` ${duration(stamp.step_ns)} `), stamp === slow && h("span", { class: "tag warn" }, "longest"), beyond(stamp)] },
       { head: "Kept from working by", cell: (stamp) => (stamp.parts === null ? h("span", { class: "note" }, "not measured") : stamp.parts.length ? stamp.parts.map((part) => h("div", {}, `${part.kind.replaceAll("_", " ")} ${duration(part.ns)}`, part.culprit && [" behind ", name(part.culprit)])) : h("span", { class: "note" }, "nothing seen")) },
       { head: "Found before it", number: true, cell: (stamp) => count(stamp.depth) },
       { head: "Clock", cell: (stamp) => (stamp.error_ns === null ? "not known" : `± ${duration(stamp.error_ns)}`) },
@@ -132,7 +143,7 @@ export function messageView(context) {
           ];
         },
       }),
-      new Panel("Timeline", { wide: true, load: get, draw: timeline }),
+      new Panel("Timeline", { wide: true, load: on, draw: timeline }),
       new Panel("Causes at that time", {
         wide: true,
         load: async () => {

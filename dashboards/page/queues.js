@@ -17,6 +17,9 @@ function shareBar(part, label) {
   return s("svg", { class: "bar", width: 120, height: 12, role: "img", "aria-label": label }, s("rect", { class: "track", width: 120, height: 12 }), s("rect", { class: "fill", width: Math.max(part > 0 ? 1 : 0, 120 * part), height: 12 }));
 }
 
+/** Why the first refused wait is refused; empty where none is. */
+const refusal = (all) => all?.depths.flatMap((row) => row.quantiles).find((one) => one.refused && one.count > 0)?.refused ?? "";
+
 /** The answer of `/v1/queues` for a path. */
 export function queues(found) {
   if (!found.queues.length) return [nothing("This path has no stage of class queue.")];
@@ -37,6 +40,7 @@ export function queues(found) {
             { head: "Wait p99", number: true, cell: (row) => quantile(row, 0.99) },
           ], all.depths)
         : !queue.refused && nothing("No message states the depth that it found; stamp it with `depth=`."),
+      refusal(all) && h("p", { class: "note" }, `Refused, for example: ${refusal(all)}.`),
       little && h("p", { class: "note" }, `On average ${little.length.toFixed(2)} waited, ${little.rate_s.toFixed(1)} came per second, and waited ${duration(little.wait_ns)}. Little's law: ${little.verdict}.`),
       queue.sentence && h("p", { class: "note" }, queue.sentence));
   });

@@ -15,7 +15,15 @@ def sections(report: Report) -> tuple[Section, ...]:
     """Everything that a first page's sentence can be checked against."""
     found = [_path(one) for one in report.paths]
     found += [_cost(one) for one in report.costs]
-    found += [_budgets(report), _reliability(report), _funding(report), _changes(report), _quality(report)]
+    found += [
+        _budgets(report),
+        _reliability(report),
+        _funding(report),
+        _agreements(report),
+        _debts(report),
+        _changes(report),
+        _quality(report),
+    ]
     found.append(Section("How the figures are made", tuple(Text(said) for said in report.method)))
     words = tuple((word, meaning) for word, meaning in report.glossary)
     found.append(Section("Words", (Table("What the words of this report mean", ("word", "meaning"), words, 2),)))
@@ -140,13 +148,14 @@ def _reliability(report: Report) -> Section:
             (
                 cell(e.objective, 50), cell(e.rule, 30), moment(e.breach_ns), duration(e.fired_ns - e.breach_ns),
                 "goes on" if e.resolved_ns is None else duration(e.resolved_ns - e.breach_ns),
+                "not known" if e.cost is None else money(e.cost, cell(report.currency, 12)),
             )
             for e in one.episodes[:_EPISODES]
         )  # fmt: skip
         blocks.append(
             Table(
                 "Alerts, the longest first",
-                ("objective", "rule", "first breach", "detected after", "over after"),
+                ("objective", "rule", "first breach", "detected after", "over after", "cost"),
                 rows,
                 2,
             )
@@ -204,6 +213,43 @@ def _funding(report: Report) -> Section:
     source = f" ({clean(one.effect_source, 200)})" if one.effect_source else ""
     blocks.append(Text(f"The effect that they rest on is: {one.effect_design}{source}.", "remark"))
     return Section("Investments in full", tuple(blocks))
+
+
+def _agreements(report: Report) -> Section:
+    rows = tuple(
+        (
+            cell(one.provider, 40), cell(f"{one.path}, {one.stage}", 60),
+            f"p{one.percentile:g} {latency(one.limit_ns)}",
+            latency(one.value_ns), f"{latency(one.near_ns)} to {latency(one.far_ns)}", cell(one.verdict, 30),
+            money(one.credit, cell(report.currency, 12)) if one.over else "period goes on",
+        )
+        for one in report.agreements
+    )  # fmt: skip
+    if not rows:
+        return Section("", ())
+    head = ("provider", "path, stage", "contract", "measured", "surely between", "verdict", "credit due")
+    said = [Text(clean(one.sentence, 500), "remark") for one in report.agreements]
+    return Section(
+        "Agreements with providers", (Table("What was promised and what was measured", head, rows, 2), *said)
+    )
+
+
+def _debts(report: Report) -> Section:
+    currency = cell(report.currency, 12)
+    rows = tuple(
+        (
+            cell(one.what or one.name, 80), cell(one.owner, 30), cell(one.stage, 50),
+            "not known" if one.per_month is None else money(one.per_month, currency),
+            "not known" if one.fix_cost is None else money(one.fix_cost, currency),
+            "not known" if one.payback_months is None else f"{number(one.payback_months)} months",
+        )
+        for one in report.debts
+    )  # fmt: skip
+    if not rows:
+        return Section("", ())
+    head = ("debt", "owner", "path, stage", "costs a month", "to pay it off", "paid back after")
+    said = [Text(f"{cell(one.name, 40)}: {clean(one.sentence, 400)}", "remark") for one in report.debts]
+    return Section("Technical debt", (Table("What is known to be slow, and what that costs", head, rows, 3), *said))
 
 
 def _pays_at(effect: float | None) -> str:

@@ -129,11 +129,18 @@ def _budgets(report: Report) -> Section:
     rows = tuple(_budget_row(one, report, costs) for one in report.budgets[:_BUDGETS])
     head: tuple[str, ...] = ("objective", "target", "bad events", "burned (before)", "left of the whole budget")
     blocks: list[Text | Table] = [
-        Table("Share of each objective's budget that this period took", head + (("cost",) if costs else ()), rows)
+        Table(
+            "Share of each objective's budget that this period took",
+            head + (("cost (95 % interval)",) if costs else ()),
+            rows,
+        )
     ]
     if not costs:
         blocks.append(
-            Text("What the burned budget cost is not known: no effect of latency in money is established.", "remark")
+            Text(
+                "What the burned budget cost is not known: no objective has a price that holds.",
+                "remark",
+            )
         )
     return Section("Error budgets", tuple(blocks))
 
@@ -145,8 +152,12 @@ def _budget_row(one: BudgetLine, report: Report, costs: bool) -> tuple[str, ...]
         f"{percent(one.burned)} ({'-' if one.burned_before is None else percent(one.burned_before)})",
         percent(one.left),
     )  # fmt: skip
-    currency = report.funding.currency
-    return (*row, "not known" if one.cost is None else money(one.cost, currency)) if costs else row
+    if not costs:
+        return row
+    span = ""
+    if one.cost_low is not None and one.cost_high is not None:
+        span = f" ({number(one.cost_low)} to {number(one.cost_high)})"
+    return (*row, "not known" if one.cost is None else f"{money(one.cost, cell(report.currency, 12))}{span}")
 
 
 def _reliability(report: Report) -> Section:

@@ -43,6 +43,7 @@ def start(
     *arguments: str,
     program: Sequence[str] = ("-m", "api.server"),
     environment: Mapping[str, str] | None = None,
+    seconds: float = 60,
 ) -> Live:
     """Start a server on `data` and wait until it says that it is ready."""
     data.mkdir(parents=True, exist_ok=True)
@@ -57,7 +58,7 @@ def start(
             stdout=log,
             stderr=log,
         )
-    end = time.monotonic() + 60
+    end = time.monotonic() + seconds
     while time.monotonic() < end:
         if process.poll() is not None:
             raise RuntimeError(

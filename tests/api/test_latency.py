@@ -113,9 +113,25 @@ def test_series_histogram_and_heatmap_add_up(client: httpx.Client) -> None:
     assert min(cell["start_ns"] for cell in cells) == START
 
 
+def test_a_coarser_heatmap_has_the_same_counts_at_the_same_edges(client: httpx.Client) -> None:
+    fine = get(client, "/v1/latency/heatmap", step="10s", stage="decide")["cells"]
+    coarse = get(client, "/v1/latency/heatmap", step="10s", stage="decide", per_octave="8")["cells"]
+    assert len(coarse) < len(fine) / 2
+    for cell in coarse:
+        inside = [c for c in fine if c["start_ns"] == cell["start_ns"] and c["low_ns"] >= cell["low_ns"]]
+        assert cell["count"] == sum(c["count"] for c in inside if c["high_ns"] <= cell["high_ns"])
+        assert (cell["high_ns"] + 1) / cell["low_ns"] <= 1 + 1 / 8
+    assert get(client, "/v1/latency/heatmap", step="10s", stage="decide", per_octave="128")["cells"] == fine
+    for wrong in ("0", "3", "256", "-8", "x"):
+        params = {"path": "order", "step": "10s", "per_octave": wrong}
+        assert client.get("/v1/latency/heatmap", params=params).status_code == 422
+
+
 def test_a_rollup_has_numbers_of_its_own(client: httpx.Client) -> None:
     assert get(client, "/v1/latency", rollup="host=host-1", stage="decide")["stages"][0]["count"] == MESSAGES
     assert get(client, "/v1/latency", rollup="host=host-2", stage="decide")["stages"] == []
+    # What is not users' is counted by its mode on every path, and asked for by name.
+    assert get(client, "/v1/latency", rollup="mode=synthetic", stage="decide")["stages"] == []
 
 
 def test_every_format_has_the_same_numbers(client: httpx.Client) -> None:

@@ -70,7 +70,7 @@ url = "{manager}"
 timeout = "1s"
 retry_first = "100ms"
 retry_max = "1s"
-resend = "1s"
+resend = "1m"
 settle = "1s"
 resolved_for = "5s"
 """
@@ -139,6 +139,8 @@ class World:
     port: int
     server: Live | None = None
     value: float = 0.1
+    page: int = 0  # what the agent scrapes
+    more: str = ""  # configuration of the server beyond what all have
     environment: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -150,9 +152,9 @@ class World:
         program = ["-m", "api.server"]
         if step:
             program = ["-c", KILLED, step, kind, str(self.folder / f"killed-{step}-{kind}")]
-        config = SERVER.format(hook=self.hook.url, manager=self.manager.url)
+        config = SERVER.format(hook=self.hook.url, manager=self.manager.url) + self.more
         more = ("--port", str(self.port))
-        self.server = start(self.data, config, *more, program=program, environment=self.environment)
+        self.server = start(self.data, config, *more, program=program, environment=self.environment, seconds=240)
 
     def kill(self) -> None:
         assert self.server is not None
@@ -172,13 +174,13 @@ class World:
         """What a person was shown by the Alertmanager: status and episode, each time."""
         return [(one["status"], a["labels"]["episode"]) for one in self.pager.bodies() for a in one["alerts"]]
 
-    def wait(self, kind: str, count: int = 1) -> None:
-        """Until both have heard `count` different episodes of this kind."""
+    def wait(self, kind: str, count: int = 1, *, pager: bool = True) -> None:
+        """Until both (without `pager` only the webhook) have heard `count` different episodes of this kind."""
 
         def heard() -> bool:
             return all(
                 len({episode for status, episode in found if status == kind}) >= count
-                for found in (self.told(), self.shown())
+                for found in ((self.told(), self.shown()) if pager else (self.told(),))
             )
 
         until(heard, 180)
@@ -195,14 +197,33 @@ def world(folder: Path, environment: dict[str, str] | None = None) -> Iterator[W
             taken.bind(("127.0.0.1", 0))
             port = taken.getsockname()[1]
         here = World(folder, hook, pager, am, port, environment=dict(environment or {}))
-        here.data.mkdir()
-        control = Control(here.data / "control.sqlite")
-        SloBook(control).apply(sources(OBJECTIVE), "ann")
-        control.close()
-        page = stack.enter_context(_page(here))
-        stack.enter_context(_agent(here, page))
+        here.page = stack.enter_context(_page(here))
+        stack.enter_context(_inhabited(here))
+        yield here
+
+
+@contextmanager
+def beside(first: World, name: str) -> Iterator[World]:
+    """A second server with an agent and a store of its own, which read and tell the same as the first one's."""
+    folder = first.folder / name
+    folder.mkdir()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    here = World(folder, first.hook, first.pager, first.manager, port, page=first.page)
+    with _inhabited(here):
+        yield here
+
+
+@contextmanager
+def _inhabited(here: World) -> Iterator[None]:
+    here.data.mkdir()
+    control = Control(here.data / "control.sqlite")
+    SloBook(control).apply(sources(OBJECTIVE), "ann")
+    control.close()
+    with _agent(here, here.page):
         try:
-            yield here
+            yield
         finally:
             if here.server is not None and here.server.process.poll() is None:
                 here.kill()

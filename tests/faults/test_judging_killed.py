@@ -50,7 +50,10 @@ def test_an_episode_that_cleared_while_no_server_ran_is_ended_and_pages_nobody_a
         time.sleep(5)
         here.begin()  # in the middle of the burn: the same episode
         time.sleep(25)
-        assert [kind for kind, _ in here.told()] == ["firing"]
+        # The same episode, and no page again; one more try under its id where the kill came before its 2xx was on disk.
+        assert {(kind, episode) for kind, episode in here.told()} == {here.told()[0]}
+        assert here.told()[0][0] == "firing"
+        assert len(here.told()) <= 2
         here.kill()
         here.value = 0.1
         time.sleep(75)  # it clears while nobody looks; the agent keeps what it reads

@@ -384,6 +384,23 @@ ORDER BY (name, key)
 TTL toDateTime(ts) + INTERVAL {retention.kpis} HOUR
 SETTINGS {durable};
 
+-- Who was assigned what by chance: of a message by its key, or of a unit by the value of a label of its messages, from
+-- `since_ns` on. Versions as above.
+CREATE TABLE IF NOT EXISTS assignments (
+    ts          DateTime64(9, 'UTC')   CODEC(Delta, ZSTD(1)),   -- when it was assigned, or came: for how long it is kept
+    since_ns    Int64                  CODEC(ZSTD(1)),          -- of a unit: from when it holds, 0: always
+    experiment  LowCardinality(String) CODEC(ZSTD(1)),
+    label       LowCardinality(String) CODEC(ZSTD(1)),   -- empty: of a message
+    unit        String                 CODEC(ZSTD(1)),   -- the label's value
+    key         UInt64                 CODEC(ZSTD(1)),   -- 0: of a unit
+    arm         LowCardinality(String) CODEC(ZSTD(1)),
+    dose        Nullable(Float64)      CODEC(ZSTD(1)),   -- null: not said
+    version     UInt64                 CODEC(Delta, ZSTD(1))
+) ENGINE = ReplacingMergeTree(version)
+ORDER BY (experiment, label, unit, key, since_ns)
+TTL toDateTime(ts) + INTERVAL {retention.kpis} HOUR
+SETTINGS {durable};
+
 -- The ledger: one row per shipped batch, written last. A batch without its row is not acknowledged.
 -- No TTL: it must outlive the data plus the longest spool.
 CREATE TABLE IF NOT EXISTS batches (

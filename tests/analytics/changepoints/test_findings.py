@@ -102,6 +102,14 @@ def test_nothing_stands_out_where_nothing_changed(store: Store) -> None:
     assert (empty.tested, empty.count, empty.found) == (0, 0, [])
 
 
+def test_too_few_steps_say_so() -> None:
+    from analytics.changepoints.findings import _too_few
+
+    assert _too_few(18, 27) == "18 steps are too few for one of 27 series to stand out by itself: ask about more time. "
+    assert _too_few(120, 27) == ""
+    assert "too few" in _too_few(0, 0)
+
+
 def test_steps_are_whole_and_not_too_many() -> None:
     for seconds in (10, 600, 1_200, 1_210, 3_600, 86_400, 30 * 86_400, 400 * 86_400):
         step = step_for(seconds)

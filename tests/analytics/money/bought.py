@@ -36,15 +36,18 @@ class Shop:
     cohort: np.ndarray
     dose: np.ndarray
     key: np.ndarray
+    account: np.ndarray
 
 
 def shop(
     store: Store, seed: int, *, per_ms: float = -2.0, days: int = 10, bunches: int = 160, confounding: float = 12.0,
     dose_ms: float = 0.0, name: str = "bought", unfinished: float = 0.0, by_message: bool = True, cohorts: bool = True,
+    accounts: int = 1, struck_ms: float = 0.0,
 ) -> Shop:  # fmt: skip
     """Ten days of messages. Bunched ones are slower by `3 ms log(n)` and buy more by `confounding log(n)`.
 
-    `per_ms` is what a millisecond changes; `dose_ms` more latency goes to a half of them by chance.
+    `per_ms` is what a millisecond changes; `dose_ms` more latency goes to a half of them by chance, or to a half
+    of the `accounts`. `struck_ms` is what the retail cohort gets slower by in the second half.
     """
     rng = np.random.default_rng(seed)
     starts, loads = [], []
@@ -57,13 +60,15 @@ def shop(
     order = np.argsort(start, kind="stable")
     start, load = start[order], load[order]
     n = len(start)
-    dose = dose_ms * rng.integers(0, 2, n)
-    latency = 2 + 3 * load + rng.gamma(2.0, 0.8, n) + dose
+    account = rng.integers(0, accounts, n)
+    dose = dose_ms * (rng.integers(0, 2, n) if accounts == 1 else account % 2)
     cohort = rng.choice(["retail", "professional"], n)
+    struck = struck_ms * ((cohort == "retail") & (start >= BEGIN + days * DAY // 2))
+    latency = 2 + 3 * load + rng.gamma(2.0, 0.8, n) + dose + struck
     value = 50 + per_ms * latency + confounding * load + 5.0 * (cohort == "retail") + rng.normal(0, 6, n)
     key = rng.integers(1, 2**63, n, dtype=np.uint64)
     lost = rng.random(n) < unfinished
-    _messages(store, start, latency, key, lost, rng)
+    _messages(store, start, latency, key, lost, account, rng)
     if by_message:
         values = [
             KpiValue(name=name, ts_ns=int(start[i]), value=float(value[i]), key=hex(int(key[i])), version=1,
@@ -72,15 +77,17 @@ def shop(
         ]  # fmt: skip
         for first in range(0, n, 10_000):
             record(store, values[first : first + 10_000], KNOWN, 1)
-    return Shop(start, latency, value, cohort, dose, key)
+    return Shop(start, latency, value, cohort, dose, key, account)
 
 
-def _messages(store: Store, start: Any, latency: Any, key: Any, lost: Any, rng: np.random.Generator) -> None:
+def _messages(
+    store: Store, start: Any, latency: Any, key: Any, lost: Any, account: Any, rng: np.random.Generator
+) -> None:
     types = table_types()
     blank = {
         "path": SHOP.name, "generation": 1, "e2e_error_ns": None, "stage_error_ns": [None, None],
         "stage_host": ["a", "a"], "stage_thread": [1, 1], "stage_depth": [None, None], "duplicates": 0, "repeated": 0,
-        "host": "a", "service": "engine", "outcome": 1, "mode": 1, "cache": 0, "weight": 1.0, "label_set": 7,
+        "host": "a", "service": "engine", "outcome": 1, "mode": 1, "cache": 0, "weight": 1.0,
         "completeness": 1.0,
     }  # fmt: skip
     rows = []
@@ -88,6 +95,7 @@ def _messages(store: Store, start: Any, latency: Any, key: Any, lost: Any, rng: 
         whole = None if lost[i] else round(latency[i] * MS)
         rows.append({
             **blank, "window": int(start[i]) // S // 10 * 10, "key": int(key[i]), "start": int(start[i]),
+            "label_set": 7 + int(account[i]),
             "e2e_ns": whole,
             "stage_ns": [None if whole is None else whole // 4, None if whole is None else whole - whole // 4],
             "data_age_ns": int(rng.integers(1, 50)) * MS, "written": 1_760_000_000,
@@ -103,5 +111,7 @@ def _messages(store: Store, start: Any, latency: Any, key: Any, lost: Any, rng: 
         for at in windows
     ]), token=f"shop/windows/{start[0]}/{key[0]}")  # fmt: skip
     store.insert("label_sets", from_rows(types["label_sets"], [
-        {"label_set": 7, "labels": json.dumps({"region": "emea"}), "batch": 1, "seq": 1, "cut_day": 20_254}
+        {"label_set": 7 + int(one), "labels": json.dumps({"region": "emea", "account": str(one)}), "batch": 1,
+         "seq": int(one), "cut_day": 20_254}
+        for one in np.unique(account)
     ]), token=f"shop/labels/{key[0]}")  # fmt: skip

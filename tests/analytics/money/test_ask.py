@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import numpy as np
 import pytest
 
 from analytics.money.ask import ask
+from analytics.money.assignments import Assignment
+from analytics.money.assignments import record as record_assignments
+from analytics.money.designs import Struck, struck_by
 from analytics.money.effects import SensitivityError
 from analytics.money.exposures import Exposure
+from analytics.money.told import told
 from collector.store import Store
+from collector.store.blocks import from_rows
+from collector.store.schema import table_types
 from tests.analytics.money.bought import BEGIN, DAY, KNOWN, MS, SHOP, S, Shop, shop
 
 SPAN = {"from_ns": BEGIN, "to_ns": BEGIN + 10 * DAY, "now_ns": BEGIN + 10 * DAY}
 
 
+def emptied(store: Store) -> None:
+    for table in ("messages", "windows", "label_sets", "message_kpis", "kpis", "assignments", "changes"):
+        store.execute(f"TRUNCATE TABLE {table}")
+
+
 @pytest.fixture(scope="module")
 def sold(shared_store: Store) -> tuple[Store, Shop]:
-    for table in ("messages", "windows", "label_sets", "message_kpis", "kpis"):
-        shared_store.execute(f"TRUNCATE TABLE {table}")
-    return shared_store, shop(shared_store, 3, unfinished=0.02)
+    emptied(shared_store)
+    return shared_store, shop(shared_store, 1, unfinished=0.02)
 
 
 def test_messages_are_compared_with_what_is_alike(sold: tuple[Store, Shop]) -> None:
@@ -100,8 +113,7 @@ def test_what_cannot_be_asked_is_named(sold: tuple[Store, Shop]) -> None:
 def test_intervals_take_the_latency_that_lay_in_them(shared_store: Store) -> None:
     from analytics.kpis import KpiValue, record
 
-    for table in ("messages", "windows", "label_sets", "message_kpis", "kpis"):
-        shared_store.execute(f"TRUNCATE TABLE {table}")
+    emptied(shared_store)
     what = shop(shared_store, 2, by_message=False, confounding=0.0)
     length = 900 * S
     slot = (what.start_ns - BEGIN) // length
@@ -119,3 +131,106 @@ def test_intervals_take_the_latency_that_lay_in_them(shared_store: Store) -> Non
     assert answer.low is not None and answer.high is not None
     assert answer.low < -2.0 < answer.high < 0
     assert any("all the path's messages" in note for note in found.notes)
+
+
+def test_who_was_assigned_what_answers_before_all_else(shared_store: Store) -> None:
+    emptied(shared_store)
+    what = shop(shared_store, 4, dose_ms=4.0)
+    values = [
+        Assignment(experiment="slow", arm="slow" if dose else "control", key=hex(int(key)), version=1)
+        for key, dose in zip(what.key, what.dose, strict=True)
+    ]
+    assert record_assignments(shared_store, values, BEGIN) == len(values)
+    found = ask(shared_store, SHOP, "bought", KNOWN, experiment="slow", curve=False, **SPAN)
+    answer = found.result.answer
+    assert answer.design == "experiment"
+    assert answer.low is not None and answer.high is not None and answer.first_stage_f is not None
+    assert answer.low < -2.0 < answer.high < 0
+    assert answer.first_stage_f > 100
+    assert found.result.rungs[1].design == "strata"
+    assert any("Messages by arm of slow: control " in note for note in found.notes)
+    with pytest.raises(SensitivityError, match="there are slow"):
+        ask(shared_store, SHOP, "bought", KNOWN, experiment="fast", **SPAN)
+    with pytest.raises(SensitivityError, match="not of the design strata"):
+        ask(shared_store, SHOP, "bought", KNOWN, experiment="slow", design="strata", **SPAN)
+    with pytest.raises(SensitivityError, match="name the one"):
+        ask(shared_store, SHOP, "bought", KNOWN, design="experiment", **SPAN)
+
+
+def test_units_are_assigned_by_a_label_of_their_messages(shared_store: Store) -> None:
+    emptied(shared_store)
+    what = shop(shared_store, 5, dose_ms=4.0, accounts=60)
+    arms = [
+        Assignment(experiment="by-account", arm=f"plus {dose:g}", dose=dose, label="account", unit=str(unit), version=1)
+        for unit, dose in sorted({(int(u), float(d)) for u, d in zip(what.account, what.dose, strict=True)})
+    ]
+    over = BEGIN + 99 * DAY
+    later = [Assignment(experiment="by-account", arm="off", dose=0.0, label="account", unit="1", ts_ns=over)]
+    record_assignments(shared_store, [*arms, *later], BEGIN)
+    found = ask(shared_store, SHOP, "bought", KNOWN, experiment="by-account", design="experiment", curve=False, **SPAN)
+    answer = found.result.answer
+    assert answer.design == "experiment"
+    assert answer.clusters == 60  # what was assigned
+    assert answer.low is not None and answer.high is not None
+    assert answer.low < -2.0 < answer.high < 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"experiment": "a b", "arm": "x", "key": "1"}, "experiment"),
+        ({"experiment": "e", "arm": "x"}, "either key, or label"),
+        ({"experiment": "e", "arm": "x", "label": "account"}, "either key, or label"),
+        ({"experiment": "e", "arm": "x", "key": "1", "label": "a", "unit": "b"}, "either key, or label"),
+        ({"experiment": "e", "arm": "x", "key": "1", "dose": float("nan")}, "dose"),
+        ({"experiment": "e", "arm": "x", "key": "1", "ts_ns": -1}, "ts_ns"),
+        ({"experiment": "e", "arm": "", "key": "1"}, "arm"),
+    ],
+)
+def test_an_assignment_that_cannot_be_is_named(shared_store: Store, wrong: dict[str, Any], words: str) -> None:
+    fine = Assignment(experiment="e", arm="x", key="1")
+    with pytest.raises(SensitivityError, match="assignment 1: .*" + words):
+        record_assignments(shared_store, [fine, Assignment(**wrong)], 1)
+
+
+def test_a_change_that_struck_some_is_a_natural_experiment(shared_store: Store) -> None:
+    emptied(shared_store)
+    shop(shared_store, 6, struck_ms=3.0)
+    at = BEGIN + 5 * DAY
+    struck = Struck(at, {"cohort": "retail"})
+    found = ask(shared_store, SHOP, "bought", KNOWN, design="natural", struck=struck, curve=False, **SPAN)
+    answer = found.result.answer
+    assert answer.design == "natural experiment"
+    assert answer.low is not None and answer.high is not None
+    assert answer.low < -2.0 < answer.high < 0
+    assert found.natural is not None
+    assert found.natural.exposure_moved == pytest.approx(3.0, abs=0.6)
+    row = {
+        "ts": at, "id": "c-1", "kind": "network", "who": "me", "what": "failover", "host": "", "service": "",
+        "version": "", "url": "", "labels": "{}", "recorded": at,
+    }  # fmt: skip
+    shared_store.insert("changes", from_rows(table_types()["changes"], [row]), token="change/c-1")  # noqa: S106 - a name
+    assert struck_by(shared_store, "c-1", "cohort=retail,region=emea") == Struck(
+        at, {"cohort": "retail", "region": "emea"}, "failover"
+    )
+    assert struck_by(shared_store, str(at), "site=east").at_ns == at
+    for change, treated, words in (("c-2", "a=b", "no change has"), ("c-1", "retail", "label=value")):
+        with pytest.raises(SensitivityError, match=words):
+            struck_by(shared_store, change, treated)
+    for treated, words in (({"cohort": "nobody"}, "no row has"), ({"region": "emea"}, "every row has")):
+        with pytest.raises(SensitivityError, match=words):
+            ask(shared_store, SHOP, "bought", KNOWN, design="natural", struck=Struck(at, treated), **SPAN)
+
+
+def test_double_machine_learning_is_asked_for_by_name(sold: tuple[Store, Shop]) -> None:
+    pytest.importorskip("doubleml", reason="needs the package doubleml")
+    store, _ = sold
+    emptied(store)
+    shop(store, 7, bunches=60)
+    found = ask(store, SHOP, "bought", KNOWN, design="dml", curve=False, **SPAN)
+    answer = found.result.answer
+    assert answer.design == "double machine learning"
+    assert answer.low is not None and answer.high is not None
+    assert answer.low < -2.0 < answer.high < 0
+    assert told(found)["answer"]["design"] == "double machine learning"
+    msgspec.json.encode(told(found))

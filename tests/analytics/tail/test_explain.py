@@ -162,6 +162,20 @@ def test_unfinished_messages_are_a_cause_at_the_stage_that_they_never_ended() ->
     assert (cause.stage, cause.kind, cause.layer) == ("match", "unfinished", "application")
 
 
+def test_a_stage_that_ends_before_it_begins_is_told_as_a_clock_that_is_wrong() -> None:
+    from analytics.tail.why import _clock, negative_share
+
+    now = calm(N, 1)
+    now[:2_000, 1] -= 20_000_000
+    now[:2_000, 2] += 20_000_000
+    found = negative_share(sides(now, calm(N, 2)))
+    assert found == {"wire": 0.4}
+    assert _clock(found).startswith("A clock is wrong: wire in 40 % of the messages ended before it began")
+    now[9:, 1] = 5
+    assert negative_share(sides(now, calm(N, 2))) == {}
+    assert _clock({}) == ""
+
+
 def test_what_was_measured_inside_a_stage_goes_before_its_class() -> None:
     assert [layer_of("network"), layer_of("network", "run_queue"), layer_of("compute", "gc")] == [
         "packet", "scheduler", "application",

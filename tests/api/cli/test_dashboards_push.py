@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,17 @@ def test_alerts_are_written_as_a_file(tailsight: Tailsight, tmp_path: Path) -> N
     assert missing.code == 2
     assert "no objectives are in force" in missing.err
     assert not (tmp_path / "nothing").exists()
+
+
+@pytest.mark.parametrize("package", ["grafana_client", "grafana_foundation_sdk"])
+def test_a_missing_extra_is_named(tailsight: Tailsight, tmp_path: Path, package: str) -> None:
+    (tmp_path / f"{package}.py").write_text(f"raise ModuleNotFoundError('gone', name={package!r})\n")
+    path = os.pathsep.join([str(tmp_path), str(ROOT), str(ROOT / "collector/probe/src")])
+    where = {"PYTHONPATH": path, "GRAFANA_URL": "http://127.0.0.1:1", "GRAFANA_TOKEN": TOKEN}
+    done = tailsight("dashboards", "push", "--data", str(tmp_path / "none"), **where)
+    assert done.code == 2
+    assert f"needs {package}, which is not installed" in done.err
+    assert "tailsight[grafana]" in done.err
 
 
 def test_a_push_a_second_push_and_a_diff(tailsight: Tailsight, tmp_path: Path) -> None:

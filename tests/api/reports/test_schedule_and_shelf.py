@@ -110,14 +110,12 @@ def test_one_report_is_made_at_a_time_and_a_failure_is_kept(tmp_path: Path) -> N
     control.close()
 
 
-def test_episodes_are_read_from_what_was_told_and_what_stands(tmp_path: Path) -> None:
+def test_episodes_are_those_on_record_and_one_that_fires_has_no_end(tmp_path: Path) -> None:
     control = Control(tmp_path / "control.sqlite")
     with control.transaction() as db:
-        insert = "INSERT INTO slo_outbox (episode, kind, objective, rule, at_ns, body) VALUES (?, ?, 'o', 'r', ?, ?)"
-        db.execute(insert, ("a", "firing", 20, '{"breach_ns": 10, "fired_ns": 20}'))
-        db.execute(insert, ("a", "acknowledged", 25, "{}"))
-        db.execute(insert, ("a", "resolved", 90, '{"breach_ns": 10, "fired_ns": 20, "resolved_ns": 90}'))
-        db.execute(insert, ("b", "firing", 120, '{"breach_ns": 110, "fired_ns": 120}'))
+        insert = "INSERT INTO slo_episodes (episode, objective, rule, severity, breach_ns, fired_ns, resolved_ns) "
+        db.execute(insert + "VALUES ('a', 'o', 'r', 'page', 10, 20, 90)")
+        db.execute(insert + "VALUES ('b', 'o', 'r', 'page', 110, 120, 0)")
     found = {one.episode: one for one in episodes(control)}
     assert (found["a"].breach_ns, found["a"].fired_ns, found["a"].resolved_ns) == (10, 20, 90)
     assert found["b"].resolved_ns is None

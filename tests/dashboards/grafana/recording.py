@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -320,8 +321,8 @@ def _without_nulls(value: Any) -> Any:
 
 
 @contextmanager
-def serving(held: Recording) -> Iterator[Recording]:
-    """The server on a free port of this machine."""
+def serving(held: Recording, secured: ssl.SSLContext | None = None) -> Iterator[Recording]:
+    """The server on a free port of this machine, with TLS where a context is given."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -358,9 +359,11 @@ def serving(held: Recording) -> Iterator[Recording]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if secured is not None:
+        server.socket = secured.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
-    held.url = f"http://127.0.0.1:{server.server_port}"
+    held.url = f"{'https' if secured else 'http'}://127.0.0.1:{server.server_port}"
     try:
         yield held
     finally:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import ssl
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -18,6 +20,7 @@ from dashboards.grafana.files import burn_panel, documents
 from dashboards.grafana.pushing import Change, Wanted, planned, pushed
 from tests.dashboards.grafana.recording import TOKEN, Recording, serving
 from tests.dashboards.grafana.test_alert_rules import example
+from tests.needs import program
 
 pytest.importorskip(
     "grafana_client", reason="needs the package grafana-client (extra grafana): pip install 'tailsight[grafana]'"
@@ -293,7 +296,25 @@ def test_addresses_that_must_not_be_used_are_refused(url: str, why: str) -> None
     with pytest.raises(GrafanaError, match=why):
         Grafana(url, TOKEN)
     Grafana("http://grafana.example", TOKEN, verify=False)
-    Grafana("http://[::1]:3000/grafana/", TOKEN)
+    assert Grafana("http://[::1]:3000/grafana/", TOKEN)._api.client.url == "http://[::1]:3000/grafana/api"
+
+
+def test_a_certificate_of_ones_own_has_to_be_named(tmp_path: Any) -> None:
+    file, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    openssl = program("openssl", "openssl")
+    names = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    make = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+    subprocess.run([*make, *names, "-out", str(file), "-keyout", str(key)], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file, key)
+    with serving(Recording(), context) as held:
+        assert held.url.startswith("https://")
+        with pytest.raises(GrafanaError, match="certificate is not trusted") as caught:
+            Grafana(held.url, TOKEN).version()
+        assert "--ca FILE" in caught.value.hint
+        assert held.asked == []  # nobody has heard the token
+        assert Grafana(held.url, TOKEN, verify=str(file)).version() == "13.0.1"
+        assert Grafana(held.url, TOKEN, verify=False).version() == "13.0.1"
 
 
 def test_what_is_there_is_written_as_files(held: Recording, tmp_path: Any) -> None:

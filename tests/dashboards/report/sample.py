@@ -21,7 +21,9 @@ from analytics.report.period import NS, Period
 from analytics.report.quality import quality
 from analytics.report.reliability import reliability
 from analytics.report.value import (
+    AgreementLine,
     BudgetLine,
+    DebtLine,
     EpisodeLine,
     GapLine,
     PathLine,
@@ -50,6 +52,22 @@ HOSTILE = (
     "🚀" * 30,
     "",
 )
+
+
+AGREEMENTS = (
+    AgreementLine(
+        name="carrier", provider="Carrier Ltd", path="order", stage="gateway_transit", percentile=99.0,
+        limit_ns=5_000_000, value_ns=5_400_000, near_ns=5_250_000, far_ns=5_600_000, verdict="broken", over=True,
+        credit=12_000.0, sentence="Carrier Ltd: p99 of gateway_transit was 5.4 ms, promised 5 ms; 12,000 USD are due.",
+    ),
+)  # fmt: skip
+DEBTS = (
+    DebtLine(
+        name="old-parser", what="the parser copies every message", owner="engine team", stage="order, signal",
+        per_month=18_400.0, low=9_000.0, high=27_000.0, fix_cost=60_000.0, payback_months=3.26,
+        sentence="18,400 USD a month (9,000 to 27,000).",
+    ),
+)  # fmt: skip
 
 
 def path_line(name: str, scale: float = 1.0) -> PathLine:
@@ -167,7 +185,8 @@ def sample(effect: float = -0.02) -> Report:
         format=1, title="Latency and what it costs", made_ns=T0 + 6 * 3600 * NS, from_ns=WEEK.from_ns, to_ns=WEEK.to_ns,
         before_from_ns=WEEK.before.from_ns, asked=WEEK.asked, population="",
         headline=headline(paths, costs, budgets, dependable, funded), paths=paths, costs=costs, budgets=budgets,
-        budgets_unknown="", reliability=dependable, funding=funded, changes=changed,
+        budgets_unknown="", reliability=dependable, funding=funded, agreements=AGREEMENTS, debts=DEBTS, currency="USD",
+        changes=changed,
         quality=quality(Share(WEEK.from_ns, WEEK.to_ns, 9_123_456, 1_204, 0.99987), paths), method=METHOD,
         glossary=GLOSSARY,
     )  # fmt: skip

@@ -219,7 +219,7 @@ def without_anything(report: Report) -> Report:
     return msgspec.convert(
         {
             **msgspec.to_builtins(report),
-            "paths": msgspec.to_builtins(empty), "costs": [], "budgets": [],
+            "paths": msgspec.to_builtins(empty), "costs": [], "budgets": [], "agreements": [], "debts": [],
             "budgets_unknown": "No objective is in force, so that there is no budget to burn.",
             "reliability": msgspec.to_builtins(dependable), "funding": msgspec.to_builtins(funded),
             "changes": msgspec.to_builtins(changes_of([], {}, 0, [], "")),
