@@ -60,8 +60,8 @@ def executive(
     from analytics.report.period import period as read_period
     from api.cli.opened import opened
     from api.reports.making import Wanted, make
+    from dashboards.report.blocks import DrawingError, MissingExtraError
     from dashboards.report.files import FORMATS, drawn
-    from dashboards.report.view import DrawingError, MissingExtraError
 
     kind = next((one for one in FORMATS if out.suffix.lower() == f".{one}"), None)
     if kind is None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from analytics.report.value import CohortLine, CurveLine, PathLine, ScenarioLine
 from analytics.report.words import clean
-from dashboards.report.view import DrawingError, MissingExtraError
+from dashboards.report.blocks import DrawingError, MissingExtraError
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#555555"
 WIDTH = 560

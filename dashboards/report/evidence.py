@@ -6,7 +6,7 @@ from analytics.report.cost import amount, found_by
 from analytics.report.value import Cost, PathLine, Quantile, Report
 from analytics.report.words import clean, duration, exactly, latency, many, moment, money, number, percent, signed
 from dashboards.report import charts
-from dashboards.report.view import Block, Chart, Section, Table, Text, cell
+from dashboards.report.blocks import Block, Chart, Section, Table, Text, cell
 
 _EPISODES, _CHANGES, _COHORTS, _BUDGETS = 12, 15, 20, 30
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from analytics.report.cost import amount, found_by
 from analytics.report.value import BudgetLine, Cost, PathLine, Quantile, Report
 from analytics.report.words import clean, complete, duration, exactly, latency, many, money, number, percent, signed
-from dashboards.report.view import Section, Table, Text, cell
+from dashboards.report.blocks import Section, Table, Text, cell
 
 _PATHS, _COSTS, _BUDGETS, _SCENARIOS, _TURNS = 5, 3, 4, 3, 2
 

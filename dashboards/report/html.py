@@ -10,7 +10,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from dashboards.report.view import Chart, MissingExtraError, Table, Text, View
+from dashboards.report.blocks import Chart, MissingExtraError, Table, Text
+from dashboards.report.view import View
 
 _HERE = Path(__file__).parent
 

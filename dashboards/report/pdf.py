@@ -9,7 +9,8 @@ from pathlib import Path
 
 import msgspec
 
-from dashboards.report.view import Chart, DrawingError, MissingExtraError, Section, Table, View
+from dashboards.report.blocks import Chart, DrawingError, MissingExtraError, Section, Table
+from dashboards.report.view import View
 
 _HERE = Path(__file__).parent
 

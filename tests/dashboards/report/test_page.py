@@ -17,10 +17,11 @@ import pytest
 
 from analytics.report.value import Report
 from dashboards.report import charts
+from dashboards.report.blocks import Chart, Table, Text
 from dashboards.report.files import drawn, read
 from dashboards.report.html import html, page_policy
 from dashboards.report.pdf import pdf
-from dashboards.report.view import Chart, Table, Text, View, view
+from dashboards.report.view import View, view
 from tests.dashboards.report.sample import HOSTILE, hostile, sample
 from tests.needs import program
 
