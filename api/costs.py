@@ -27,7 +27,7 @@ WINDOW_NS = 300 * NS  # a burn's cost per hour is that of the last five minutes
 _BEHIND_NS = 30 * NS  # windows are computed by then
 _REVENUE_NS = 600 * NS  # how long a revenue that was read is taken for today's
 _MOST_PRICED = 200  # objectives priced in one go; those that fire go first
-_TRIES = 3
+_TRIES_NS = (0, 30 * NS, 90 * NS)  # after an alert has fired: windows may be behind at first
 _MOST_EXPLAINED_NS = 3_600 * NS  # a longer episode is explained by its last hour
 _log = logger("costs")
 
@@ -70,12 +70,12 @@ class CostBook:
         """What a notification says of money; nothing where nothing is declared or known yet."""
         found: dict[str, Any] = {}
         hourly = self._hourly.get(objective)
-        if hourly is not None and not over:
+        if hourly is not None and hourly.cost.low is not None and not over:
             found |= {"cost": _shown(hourly)}
             if hourly.cost.value is not None:
                 found["cost_per_hour"] = hourly.cost.value
         whole = self._episodes.get(episode)
-        if whole is not None and over:
+        if whole is not None and whole.cost.low is not None and over:
             found["episode_cost"] = {**_shown(whole), "value": whole.cost.value, "to_ns": whole.to_ns}
         return found
 
@@ -100,7 +100,7 @@ class Explainer:
         by_name = {one.name: one for one in objectives}
         waiting = [a for a in self._book.unexplained() if a.rule != BLIND and a.objective in by_name]
         self._tries = {a.episode: self._tries.get(a.episode, 0) for a in waiting}
-        alert = next((a for a in waiting if self._tries[a.episode] < _TRIES), None)
+        alert = next((a for a in waiting if self._due(a, now)), None)
         if alert is None:
             return 0
         self._tries[alert.episode] += 1
@@ -111,14 +111,18 @@ class Explainer:
             _log.info("episode_not_explained", episode=alert.episode, why=str(error))
         except StoreError as error:
             _log.warning("episode_not_explained", episode=alert.episode, error=str(error))
-            if self._tries[alert.episode] < _TRIES:
+            if self._tries[alert.episode] < len(_TRIES_NS):
                 return 0
         if not found:
             return 0
         # A cost alone waits for the cause as long as there are tries left.
-        if "top_cause" not in found and self._tries[alert.episode] < _TRIES:
+        if "top_cause" not in found and self._tries[alert.episode] < len(_TRIES_NS):
             return 0
         return int(self._book.explain(alert.episode, found, now))
+
+    def _due(self, alert: Alert, now_ns: int) -> bool:
+        tries = self._tries[alert.episode]
+        return tries < len(_TRIES_NS) and now_ns - alert.fired_ns >= _TRIES_NS[tries]
 
     def _cause(
         self, store: Store, one: Objective, paths: Mapping[str, Path], alert: Alert, now_ns: int

@@ -24,6 +24,11 @@ def per(value: float | None, digits: int = 3) -> str:
     return "-" if value is None else f"{value:,.{digits}g}"
 
 
+def chance(probability: float) -> str:
+    """A probability of draws, no finer than they tell."""
+    return f"{100 * probability:.1f} %"
+
+
 def cost_cells(cost: Row) -> tuple[str, str]:
     """A cost and its interval; what is not told from nothing has an interval alone."""
     if cost["low"] is None:
@@ -35,7 +40,7 @@ def scenario_tables(found: Row) -> Iterator[str | Table]:
     """The valuations, who beats whom, and the inputs that decide each."""
     body = [
         (
-            one["name"], amount(one["npv"]), f"{amount(one['p5'])} to {amount(one['p95'])}", share(one["p_positive"]),
+            one["name"], amount(one["npv"]), f"{amount(one['p5'])} to {amount(one['p95'])}", chance(one["p_positive"]),
             "-" if one["irr"] is None else f"{one['irr']:.0%}", per(one["per_dollar"]),
             "yes" if one["passes_gate"] else "no", amount(one["per_ms"]), per(one["cost_per_decision"], 4),
         )
@@ -56,7 +61,7 @@ def scenario_tables(found: Row) -> Iterator[str | Table]:
     yield plain_table(title, names, body)
     yield found["sentence"]
     if found["beats"]:
-        pairs = [(one["a"], one["b"], share(one["probability"])) for one in found["beats"] if one["a"] < one["b"]]
+        pairs = [(one["a"], one["b"], chance(one["probability"])) for one in found["beats"] if one["a"] < one["b"]]
         yield plain_table("is worth more than", ("scenario", "than", "probability"), pairs)
     for one in found["scenarios"]:
         rows = [(s["name"], amount(s["at_low"]), amount(s["at_high"])) for s in one["tornado"][:6]]

@@ -169,6 +169,11 @@ def ask(
             result = replace(result, answer=result.rungs[0], sentence=result.rungs[0].sentence)
     elif design == "dml":
         result = designs.with_double(result, layout, rows, words, seed)
+    groups = _groups(rows, by, layout.cluster_s, words, seed) if by else ()
+    if groups:
+        answered = sum(1 for one in groups if one.result is not None)
+        said = f"Each of the {answered} answers by {by} has its own 95 % interval: of 20 one is expected to be wrong."
+        notes = (*notes, said, "They compare within strata, whatever the design of the answer for all.")
     shape, why = _curve(rows, layout, definition, exposure, seed) if curve else (None, "was not asked for")
     share = completeness.share(store, from_ns, to_ns)
     return Asked(
@@ -177,7 +182,7 @@ def ask(
         left_out={what: n for what, n in left.items() if n}, mean=float(rows.kpi.mean()),
         exposure_mean=float(rows.exposure.mean()), least=least, most=largest, cluster_s=layout.cluster_s,
         stratum_s=layout.stratum_s, result=result, curve=shape, no_curve=why, by=by,
-        groups=_groups(rows, by, layout.cluster_s, words, seed) if by else (),
+        groups=groups,
         completeness=share.share if share.share is not None else share.known_share, notes=notes, natural=found,
     )  # fmt: skip
 

@@ -162,11 +162,17 @@ def _by_unit(store: Store, experiment: str, label: str, rows: Rows) -> pl.DataFr
     if told.height > MOST_UNITS:
         raise SensitivityError(f"experiment: {experiment} has more than {MOST_UNITS} assignments of units")
     sets = labels_of(store, pl.Series(np.unique(rows.label_set)))
-    unit = pl.Series([
-        msgspec.json.decode(text or "{}", type=dict[str, str]).get(label) for text in sets["labels"]
-    ], dtype=pl.String)  # fmt: skip
+    unit = pl.Series([label_in(text, label) for text in sets["labels"]], dtype=pl.String)
     frame = pl.DataFrame({"start_ns": rows.start_ns, "label_set": rows.label_set}).join(
         pl.DataFrame({"label_set": sets["label_set"], "unit": unit}), on="label_set", how="left", maintain_order="left"
     )
     # The rows are in order of time; of a unit the newest assignment counts that is not younger than the row.
     return frame.join_asof(told, left_on="start_ns", right_on="from_ns", by="unit", check_sortedness=False)
+
+
+def label_in(labels: str, name: str) -> str | None:
+    """The value of a label in an interned set; None where it has none, or is no set of texts."""
+    try:
+        return msgspec.json.decode(labels or "{}", type=dict[str, str]).get(name)
+    except msgspec.DecodeError:
+        return None

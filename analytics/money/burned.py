@@ -44,17 +44,32 @@ WHERE name = {name:String} AND ts >= fromUnixTimestamp64Nano({a:Int64}, 'UTC')
 """
 
 
+# Seconds with messages: of each hour as its finest windows that are kept say it.
+_OPEN = """
+SELECT sum(if(fine > 0, least(3600, fine), 3600)) AS s FROM (
+    SELECT toStartOfHour(window) AS hour,
+        greatest(10 * uniqExactIf(window, level = 10), 60 * uniqExactIf(window, level = 60)) AS fine
+    FROM stage_windows
+    WHERE path = {path:String} AND rollup = '' AND stage = {stage:String} AND n > 0
+        AND window >= toDateTime({from_s:UInt32}, 'UTC') AND window < toDateTime({to_s:UInt32}, 'UTC')
+    GROUP BY hour
+)
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Revenue:
-    """Revenue of a path: `per_hour`, and `per_message` where it was measured; or the `reason` why none is known.
+    """Revenue of a path: `per_hour` with messages, and `per_message` where it was measured; or why none is known.
 
-    Where it is known per message, a quiet hour costs less than a busy one.
+    Where it is known per message, a quiet hour costs less than a busy one. `per_clock_hour` is of every hour, also of
+    those without messages: a month has 730.5 of them.
     """
 
     per_hour: float = 0.0
     per_message: float | None = None
     reason: str = ""
     sentence: str = ""
+    per_clock_hour: float = 0.0
 
     def of(self, hours: float, messages: int) -> float:
         """The revenue of a time with so many messages."""
@@ -114,8 +129,8 @@ class Pricer:
         rev = self.revenue(name)
         if rev.reason:
             return Burned(**about, **blank, cost=losing.refused(self.settings.currency, rev.reason))  # type: ignore[arg-type]
-        hours = (last - first) / 3_600
-        part = 1 / hours if hourly else 1.0
+        hours = self.open_hours(name, first, last)
+        part = 1 / hours if hourly and hours else 1.0
         unit = " an hour" if hourly else ""
         if isinstance(effect, LatencyEffect):
             assert isinstance(one.indicator, Latency)  # noqa: S101 - `_effect_of` has seen to it
@@ -168,6 +183,12 @@ class Pricer:
         one = _at(self.tallies(path, "", first, last), END_TO_END)
         return one.counts.sum_ns / one.counts.count / 1e6 if one and one.counts.count else None
 
+    def open_hours(self, path: str, first: int, last: int) -> float:
+        """Hours of [first, last), seconds, in which there were messages: others bring and cost nothing."""
+        params = {"path": path, "stage": END_TO_END, "from_s": first, "to_s": last}
+        found = float(self.store.query(_OPEN, params).item() or 0) / 3_600
+        return min(found, (last - first) / 3_600)
+
     def effect(self, path: str) -> tuple[LatencyEffect | None, str]:
         """The effect per millisecond that may become money, or why there is none."""
         one = self.values.get(path)
@@ -185,9 +206,8 @@ class Pricer:
     def _asked(self, path: str, one: PathValue) -> Revenue:
         currency = self.settings.currency
         if one.revenue_per_hour:
-            return Revenue(
-                one.revenue_per_hour, sentence=f"{one.revenue_per_hour:,.0f} {currency} an hour, as declared"
-            )
+            declared = f"{one.revenue_per_hour:,.0f} {currency} an hour, as declared"
+            return Revenue(one.revenue_per_hour, sentence=declared, per_clock_hour=one.revenue_per_hour)
         over_ns = duration_ns(one.revenue_over, "revenue_over")
         params = {"name": one.revenue_kpi, "a": self.now_ns - over_ns, "b": self.now_ns}
         row = self.store.query(_INTERVALS, params).row(0, named=True)
@@ -202,7 +222,8 @@ class Pricer:
             return Revenue(reason=f"{one.revenue_kpi} adds up to {total:,.6g} over the last {one.revenue_over}")
         n = self.messages(path, first, last)
         said = f"{total:,.0f} {currency} of {one.revenue_kpi} in {hours:,.1f} h"
-        return Revenue(total / hours, total / n if n else None, sentence=said)
+        clock_hours = max((self.now_ns - int(row["first"])) / HOUR_NS, hours)
+        return Revenue(total / hours, total / n if n else None, sentence=said, per_clock_hour=total / clock_hours)
 
     def _effect_of(self, one: Objective) -> tuple[str, LatencyEffect | BadEffect | None, str]:
         """Whose revenue, and the effect that prices the objective; or why there is none."""

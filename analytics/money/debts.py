@@ -167,6 +167,6 @@ def _priced(
         scaled = (parts[0] * scale, parts[1] * scale, parts[2] * scale, parts[3])
         return losing.cost(scaled, currency, effect, unit)
 
-    per_hour = pricer.revenue(one.path).per_hour
+    per_hour = pricer.revenue(one.path).per_clock_hour
     hours = max(0.0, (pricer.now_ns - began_ns) / NS / 3_600)
     return mean, priced(per_hour * HOURS_PER_MONTH, " a month"), priced(per_hour * hours, ""), held[1]

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import msgspec
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from analytics.kpis import DIMENSIONS
-from analytics.money.assignments import Assigned
+from analytics.money.assignments import Assigned, label_in
 from analytics.money.double import double
 from analytics.money.effects import SensitivityError, Words
 from analytics.money.exposures import NS
@@ -84,10 +83,8 @@ def _treated(store: Store, rows: Rows, wanted: Mapping[str, str]) -> NDArray[np.
             continue
         if labels is None:
             labels = labels_of(store, pl.Series(np.unique(rows.label_set)))
-        having = [
-            one for one, text in labels.select("label_set", "labels").iter_rows()
-            if msgspec.json.decode(text or "{}", type=dict[str, str]).get(name) == value
-        ]  # fmt: skip
+        sets = labels.select("label_set", "labels").iter_rows()
+        having = [one for one, text in sets if label_in(text, name) == value]
         chosen &= np.isin(rows.label_set, np.array(having, dtype=np.uint64))
     if not chosen.any() or chosen.all():
         which = ",".join(f"{name}={value}" for name, value in wanted.items())

@@ -98,7 +98,7 @@ def worth(
     means = {one.name: one.mean_ms for one in stages}
     changes = dict(changes_ms) or {one.name: -min(1.0, one.mean_ms) for one in stages if one.mean_ms > 0}
     total = whole.counts.sum_ns / n / 1e6
-    per_month = revenue.per_hour * HOURS_PER_MONTH
+    per_month = revenue.per_clock_hour * HOURS_PER_MONTH
     made = velocity(stages, total, changes, per_month, effect.per_ms, costs_per_month)
     costs = costs_per_month or {}
     return PathWorth(

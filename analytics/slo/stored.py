@@ -170,6 +170,29 @@ def recount(
             )
 
 
+def message_rows(
+    store: Store,
+    path: Path,
+    objectives: Sequence[Objective],
+    calendars: Mapping[str, SloCalendar],
+    from_s: int,
+    to_s: int,
+) -> list[Row]:
+    """What `recount` would store of [from_s, to_s), and nothing is stored."""
+    rows: list[Row] = []
+    for start in range(from_s - from_s % 10, to_s, _CHUNK_S):
+        end = min(to_s, start + _CHUNK_S)
+        closed = {name: closed_windows(calendars, name, start, end) for name in {o.calendar for o in objectives}}
+        for one in statements(path, objectives, _CURRENT_MESSAGES, closed):
+            sql = (
+                "SELECT toString(objective), version, toUInt32(window), good, total, uncertain "  # noqa: S608 - text of ours
+                f"FROM ({one.sql}) WHERE total > 0"
+            )
+            params = {"path": path.name, "from_s": start, "to_s": end, **one.params}
+            rows += [Row(name, v, 10, w, g, t, u) for name, v, w, g, t, u in store.query(sql, params).iter_rows()]
+    return rows
+
+
 def count_buckets(
     store: Store,
     one: Objective,
@@ -179,7 +202,16 @@ def count_buckets(
     to_s: int,
     generation: int,
 ) -> int:
-    """Count windows of `level` in [from_s, to_s) from stored buckets, for the time whose messages are gone; how many.
+    """Store the windows that `bucket_rows` counts; how many."""
+    rows = bucket_rows(store, one, calendars, level, from_s, to_s)
+    insert(store, rows, generation)
+    return len(rows)
+
+
+def bucket_rows(
+    store: Store, one: Objective, calendars: Mapping[str, SloCalendar], level: int, from_s: int, to_s: int
+) -> list[Row]:
+    """Count windows of `level` in [from_s, to_s) from stored buckets, for the time whose messages are gone.
 
     Exact but for the bucket that the threshold cuts, which counts as `uncertain`. Only latencies have
     buckets. Windows that the calendar does not have open from beginning to end are left out.
@@ -187,7 +219,7 @@ def count_buckets(
     indicator = one.indicator
     path = counted_path(indicator)
     if not isinstance(indicator, Latency) or path is None:
-        return 0
+        return []
     cut = int(buckets.index(indicator.threshold_ns))
     whole = int(buckets.high(cut)) == indicator.threshold_ns  # the bucket ends at the threshold: all of it is good
     params = {
@@ -206,8 +238,7 @@ def count_buckets(
         surely = good + at_cut if whole else good
         total += late.get(start, 0)
         rows.append(Row(one.name, one.version, level, start, surely, total, 0 if whole else at_cut))
-    insert(store, rows, generation)
-    return len(rows)
+    return rows
 
 
 def touched(store: Store, since_s: int) -> list[int]:

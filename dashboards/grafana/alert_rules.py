@@ -132,6 +132,8 @@ def file_document(groups: Sequence[Group], source_uid: str = SOURCE_UID, receive
                     _received(
                         {
                             **_shared(one, source_uid),
+                            # Files expand a single $ as a variable of the environment.
+                            "labels": {name: text.replace("$", "$$") for name, text in one.labels.items()},
                             "annotations": one.annotations,
                             "dashboardUid": one.board,
                             "panelId": one.panel,

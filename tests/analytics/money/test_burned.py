@@ -39,6 +39,12 @@ def test_an_objective_costs_what_went_beyond_its_threshold(store: Store) -> None
     assert (found.cost.low, found.cost.high) == pytest.approx((0.4, 1.2), rel=0.01)
     assert "95 % interval" in found.cost.sentence
     assert "experiment, measured until 2025-06-01" in found.cost.sentence
+    # Hours without messages bring nothing, so that they cost nothing.
+    wide = money().pricer(store, NOW).objective(objective(), HOUR - 30 * 86_400 * S, HOUR + 86_400 * S)
+    assert wide.revenue is not None
+    assert found.cost.value is not None
+    assert wide.cost.value == pytest.approx(found.cost.value * wide.revenue / 100.0)
+    assert wide.revenue <= 36_000 / 60 + 1e-6  # a minute at most: the windows of a minute are whole ones
     hourly = money().pricer(store, NOW).objective(objective(), HOUR, end, hourly=True)
     assert hourly.cost.value == pytest.approx(288.0, rel=0.01)
     assert "USD an hour" in hourly.cost.sentence
@@ -58,6 +64,7 @@ def test_revenue_of_a_measure_is_per_message(store: Store) -> None:
     assert found.revenue == pytest.approx(50.0)
     assert pricer.revenue("order").per_hour == pytest.approx(18_000.0)
     assert pricer.revenue("order").per_message == pytest.approx(0.5)
+    assert pricer.revenue("order").per_clock_hour == pytest.approx(50.0 * 60)  # in the minute since its first value
     store.execute("TRUNCATE TABLE kpis")
     refused = money(text).pricer(store, NOW).objective(objective(), HOUR, end)
     assert refused.cost.value is None

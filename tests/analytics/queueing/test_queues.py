@@ -99,7 +99,10 @@ def test_what_is_no_queue_or_empty_or_unknown_says_so(filled: Store) -> None:
     with pytest.raises(KeyError, match="no queue 'work'; its stages of class queue are: wait"):
         queues(filled, path(WORK, "work"), from_ns=HOUR, to_ns=HOUR + S, stage="work")
     empty = queues(filled, path(WORK, "work"), from_ns=HOUR + 200 * S, to_ns=HOUR + 210 * S)[0]
-    assert (empty.count, empty.refused) == (0, "no message came to this queue in that time")
+    assert (empty.count, empty.refused) == (
+        0,
+        "no message came to this queue in that time; those of a history are asked for with mode synthetic",
+    )
     gap = path(WORK.replace('from = {point = "app_transform"}, to = {point = "app_decision"}',
                             'from = {point = "wakeup"}, to = {point = "app_decision"}'), "work")  # fmt: skip
     assert before(gap, 1) is None

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import tomllib
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analytics.kpis import KpiDefinition
+from analytics.kpis import KpiDefinition, kpis_from
 from analytics.slo.compiled import Compiled, compiled
 from analytics.slo.document import MAX_NODES, DocumentError, documents
+from analytics.slo.gates import gates_from
 from analytics.slo.indicators import Combined, Errors, Gauge, Kpi, Latency, describe
 from analytics.slo.objectives import period
 from analytics.slo.openslo import TimeWindow
@@ -304,3 +306,18 @@ def test_every_document_of_the_go_sdk_is_read_and_what_is_not_honoured_is_named(
     named = " ".join(p.message for p in made.problems if p.severity == "not_honoured")
     for foreign in ("Prometheus", "Datadog", "AppDynamics", "'email'", "'pagerduty'", "op lte"):
         assert foreign in named
+
+
+EXAMPLES = Path(__file__).resolve().parents[3] / "deploy" / "examples"
+
+
+@pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.slo.yaml")), ids=lambda file: file.name)
+def test_every_example_is_honoured_whole(file: Path) -> None:
+    document = tomllib.loads((EXAMPLES / "rollout.toml").read_text())
+    kpis = kpis_from(document)
+    found = read(file.read_text(), file.name)
+    made = compiled(found.objects, kpis=kpis)
+    assert [str(p) for p in (*found.problems, *made.problems) if p.severity != "warning"] == []
+    assert made.objectives
+    webhooks = [name for name, target in document["notify"].items() if target["kind"] == "webhook"]
+    assert gates_from(document, kpis=kpis, webhooks=webhooks, calendars=[])

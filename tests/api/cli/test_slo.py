@@ -83,3 +83,30 @@ def test_maintenance_windows_are_added_listed_and_ended(tailsight: Tailsight, tm
     assert tailsight("slo", "maintenance", "list", *data, "--json").json["windows"] == []
     (past,) = tailsight("slo", "maintenance", "list", "--past", *data, "--json").json["windows"]
     assert past["ended_by"]
+
+
+def test_a_gate_answers_with_its_exit_code(tailsight: Tailsight, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    rule = 'kpis = [{kpi = "order_errors", limit = 0.02}]'
+    config = f"[kpis.order_errors]\n[gates.rollout]\n{rule}\n[gates.lenient]\n{rule}\non_unknown = 'open'\n"
+    (data / "tailsight.toml").write_text(config)
+    refused = tailsight("slo", "gate", "rollout", "--data", str(data))
+    assert refused.code == 1
+    assert "rollout: unknown, does not let pass: it was never judged" in refused.out
+    passed = tailsight("slo", "gate", "lenient", "--data", str(data), "--json")
+    assert (passed.code, passed.json["verdict"], passed.json["passes"]) == (0, "unknown", True)
+    missing = tailsight("slo", "gate", "nowhere", "--data", str(data))
+    assert missing.code == 4
+    assert "no gate is called 'nowhere'; there are lenient, rollout" in missing.err
+    every = tailsight("slo", "gate", "--data", str(data), "--json")
+    assert (every.code, len(every.json["gates"])) == (1, 2)
+
+
+def test_a_backtest_of_nothing_says_what_there_is(tailsight: Tailsight, tmp_path: Path) -> None:
+    missing = tailsight("slo", "backtest", "nowhere", "--data", str(tmp_path / "data"))
+    assert missing.code == 4
+    assert "'nowhere' is neither a file nor an objective; there are none" in missing.err
+    wrong = tailsight("slo", "backtest", str(CASES / "orders.yaml"), "--incident", "now", "--data", str(tmp_path))
+    assert wrong.code == 2
+    assert "is not FROM/TO" in wrong.err

@@ -214,6 +214,13 @@ def test_what_an_slo_says_of_itself_goes_along() -> None:
     assert rule.labels["_1st_line"] == "yes"
 
 
+def test_files_do_not_expand_a_dollar_in_a_label() -> None:
+    one = replace(example()[0], labels={"currency": "US$"})
+    made = alert_rules.mirrored([one], 1)
+    assert alert_rules.file_document(made.groups)["groups"][0]["rules"][0]["labels"]["currency"] == "US$$"
+    assert alert_rules.api_group(made.groups[0], "f", "s")["rules"][0]["labels"]["currency"] == "US$"
+
+
 def test_long_names_stay_apart() -> None:
     long: list[Any] = [replace(example()[0], name="x" * 200 + end) for end in "ab"]
     groups = alert_rules.mirrored(long, 1).groups
