@@ -22,6 +22,8 @@ from analytics.tail.why import Explanation, explanation
 from api.slo_book import SloBook
 from collector.log import logger
 from collector.store import Store, StoreError
+from collector.store.blocks import from_rows
+from collector.store.schema import table_types
 
 WINDOW_NS = 300 * NS  # a burn's cost per hour is that of the last five minutes
 _BEHIND_NS = 30 * NS  # windows are computed by then
@@ -59,6 +61,28 @@ class CostBook:
         }
         self._hourly, self._episodes = hourly, episodes
         return len(hourly)
+
+    def write(self, store: Store) -> int:
+        """Store what the last `refresh` found, for dashboards; how many rows. Raises StoreError."""
+        rows = [
+            {
+                "ts": one.to_ns,
+                "objective": name,
+                "path": one.path,
+                "window_s": (one.to_ns - one.from_ns) // NS,
+                "value": one.cost.value,
+                "low": one.cost.low,
+                "high": one.cost.high,
+                "currency": one.cost.currency,
+                "design": one.cost.design,
+                "reason": one.cost.reason,
+            }
+            for name, one in self._hourly.items()
+        ]
+        if rows:
+            # Computed twice for one moment it is the same block.
+            store.insert("costs", from_rows(table_types()["costs"], rows), token=f"costs/{rows[0]['ts']}")
+        return len(rows)
 
     def pricer(self, store: Store, now_ns: int) -> Pricer:
         """Prices of now, with revenues that were read in the last minutes."""

@@ -169,7 +169,10 @@ def jobs_of(
 
     def pricing() -> int:
         firing = [one for one in engine.book.alerts() if one.state in OPEN]
-        return costs.refresh(state.reader, engine.objectives, firing, time.time_ns())
+        found = costs.refresh(state.reader, engine.objectives, firing, time.time_ns())
+        if acts():
+            costs.write(state.store)
+        return found
 
     def explaining() -> int:
         return explainer.run(state.reader, engine.objectives, state.paths)

@@ -85,6 +85,19 @@ def costs_of(store: Store, book: SloBook, declared: Money | None = None) -> Cost
     return found
 
 
+def test_what_was_computed_is_stored_for_dashboards(store: Store, book: SloBook) -> None:
+    costs = costs_of(store, book)
+    hourly = costs.fields(book.compiled().objectives[0].name)
+    assert costs.write(store) == len(book.compiled().objectives)
+    name = {"o": book.compiled().objectives[0].name}
+    (row,) = store.query("SELECT * FROM costs WHERE objective = {o:String}", name).iter_rows(named=True)
+    assert (row["value"], row["low"], row["high"]) == (
+        hourly["cost_per_hour"], hourly["cost"]["low"], hourly["cost"]["high"],
+    )  # fmt: skip
+    assert (row["design"], row["currency"], row["window_s"], row["reason"]) == ("experiment", "USD", 300, "")
+    assert costs_of(store, book, Money()).write(store) == 0
+
+
 def test_the_page_says_what_an_hour_costs_and_the_end_what_the_episode_did(
     store: Store, book: SloBook, control: Control
 ) -> None:

@@ -650,6 +650,25 @@ ORDER BY (applied, objective)
 TTL toDateTime(applied) + INTERVAL {retention.changes} HOUR
 SETTINGS {durable};
 
+-- What priced objectives cost per hour, as computed every half minute over the `window_s` seconds before `ts`
+-- (api/costs.py). `value` is null where it cannot be told from nothing, all three where it is not known: `reason` says why.
+CREATE TABLE IF NOT EXISTS costs (
+    ts         DateTime64(9, 'UTC')   CODEC(Delta, ZSTD(1)),
+    objective  LowCardinality(String) CODEC(ZSTD(1)),
+    path       LowCardinality(String) CODEC(ZSTD(1)),   -- whose revenue
+    window_s   UInt32                 CODEC(ZSTD(1)),
+    value      Nullable(Float64)      CODEC(ZSTD(1)),   -- per hour, in `currency`
+    low        Nullable(Float64)      CODEC(ZSTD(1)),   -- 95 % interval
+    high       Nullable(Float64)      CODEC(ZSTD(1)),
+    currency   LowCardinality(String) CODEC(ZSTD(1)),
+    design     LowCardinality(String) CODEC(ZSTD(1)),   -- of the effect
+    reason     LowCardinality(String) CODEC(ZSTD(1))
+) ENGINE = MergeTree
+PARTITION BY toYYYYMM(ts)
+ORDER BY (objective, ts)
+TTL toDateTime(ts) + INTERVAL {retention.kpis} HOUR
+SETTINGS {durable};
+
 -- Paths that nobody configured: learned from what arrives (analytics/learned.py). The newest version of a name counts.
 CREATE TABLE IF NOT EXISTS learned_paths (
     name       String,

@@ -66,6 +66,19 @@ def fill(data: Path) -> None:
             }
             for name, boot, status, second in beats
         ]  # fmt: skip
+        priced = [
+            {
+                "ts": HOUR + second * S, "objective": name, "path": "order", "window_s": 300, "value": value,
+                "low": low, "high": high, "currency": "USD", "design": "experiment", "reason": reason,
+            }
+            for name, second, value, low, high, reason in (
+                ("fast", 10, 40.0, 20.0, 60.0, ""),
+                ("fast", 40, 60.0, 30.0, 90.0, ""),
+                ("calm", 10, None, -1.0, 5.0, ""),
+                ("blank", 10, None, None, None, "no effect was measured"),
+            )
+        ]  # fmt: skip
+        store.insert("costs", from_rows(table_types()["costs"], priced), token="costs")  # noqa: S106
         store.insert("heartbeats", from_rows(table_types()["heartbeats"], rows), token="beats")  # noqa: S106
 
 
@@ -192,3 +205,13 @@ def test_the_figures_are_the_data(answers: dict[str, dict[str, Any]]) -> None:
     assert [row[:3] for row in budgets] == [["decide", "compute", "150000"]]
     shares = [float(row[1]) for row in rows("tailsight-path/Share of all time by stage/A")]
     assert abs(sum(shares) - 1) < 1e-9
+
+
+def test_a_cost_has_a_value_only_where_it_can_be_told_from_nothing(answers: dict[str, dict[str, Any]]) -> None:
+    found = answers["tailsight-business/Cost per hour, by objective/A"]
+    rows = {row[0]: dict(zip(found["columns"], row, strict=True)) for row in found["rows"]}
+    assert [float(rows["fast"][name]) for name in ("per_hour", "low", "high")] == [50, 25, 75]
+    assert (rows["calm"]["per_hour"], float(rows["calm"]["high"])) == ("<nil>", 5)
+    assert (rows["blank"]["low"], rows["blank"]["reason"]) == ("<nil>", "no effect was measured")
+    drawn = answers["tailsight-business/Cost of running burns, per hour/A"]
+    assert {row[1] for row in drawn["rows"]} == {"fast"}
