@@ -5,10 +5,8 @@ Per second of cutting, over all collectors:
     completeness = (produced - missing) / produced
 
 from the ledger's own numbers: what a batch's events were, and how many of them were dropped for a reason or
-quarantined.
-It is unknown while a collector that lived in the range has not landed everything before the range's end: its
-watermark is
-behind, or what it had produced by its last heartbeat is not all in the ledger.
+quarantined. It is unknown while a collector that lived in the range has not landed everything before the range's end:
+its watermark is behind, or what it had produced by its last heartbeat is not all in the ledger.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Which stored windows tile a range exactly: the coarsest ones inside it, finer ones at its edges.
 
 A coarse window is used where it includes the newest generation of its 10 s windows; where late stamps have made it
-stale,
-its finer windows are used until it is summed again. So every level gives the same answer.
+stale, its finer windows are used until it is summed again. So every level gives the same answer.
 """
 
 from __future__ import annotations

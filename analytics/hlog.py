@@ -3,8 +3,7 @@
 An imported log is kept in `hlogs` as it stands, at its own precision; the windows' counts are derived from what `hlogs`
 holds. A log of 2 significant digits has exactly our buckets and folds into them without loss. Finer logs are rounded to
 them, and answers at their own precision come from `accumulated`; of coarser ones each count lies in our bucket of its
-middle.
-An interval belongs to the 10 s window of its start.
+middle. An interval belongs to the 10 s window of its start.
 """
 
 from __future__ import annotations
@@ -120,8 +119,7 @@ def export_hlog(
     """The windows of `path` as a log: one V2 histogram per 10 s window and stage, the stage as its tag.
 
     HdrHistogram holds no negative values: they are left out and their number stands in a comment. Raises ValueError
-    when
-    there is nothing to export.
+    when there is nothing to export.
     """
     extent = tally.extent(store, path)
     if extent is None:

@@ -1,8 +1,7 @@
 """Latency of a path's stages: percentiles, series, histogram and heatmap, from counts or from raw stamps.
 
 Every answer says what it is built on: how many latencies, how many unfinished beside them, how complete the data is,
-how
-wrong a value may be, and why a percentile is refused.
+how wrong a value may be, and why a percentile is refused.
 """
 
 from __future__ import annotations
@@ -100,10 +99,8 @@ def percentiles(
     """Every stage of `path` (or one) in [from_ns, to_ns), by default all that is kept. Stages without rows are absent.
 
     Counts answer for whole 10 s windows: the range is widened to them, and each answer says its own. `source="raw"`
-    stitches
-    the stamps of exactly the range and needs a `Path`. Raises ValueError when the range is empty or `source` unknown,
-    TypeError
-    for raw with a name.
+    stitches the stamps of exactly the range and needs a `Path`. Raises ValueError when the range is empty or `source`
+    unknown, TypeError for raw with a name.
     """
     return _answers(store, path, stage, from_ns, to_ns, rollup, source, None, clock)
 

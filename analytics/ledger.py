@@ -3,11 +3,9 @@
     produced = stored_unique + dropped{reason} + quarantined + in_spool + in_flight + difference
 
 The ledger's rows say which sequence numbers arrived, and as what. The last heartbeat says how many were produced and
-below
-which number all is acknowledged (`acked`). Numbers at or above `acked` that the ledger has not are still with the
-collector;
-numbers below it that the ledger has not are the difference, which must be 0. What the ledger got after the heartbeat is
-counted as arrived and not as in the spool, so both may be read at different moments.
+below which number all is acknowledged (`acked`). Numbers at or above `acked` that the ledger has not are still with the
+collector; numbers below it that the ledger has not are the difference, which must be 0. What the ledger got after the
+heartbeat is counted as arrived and not as in the spool, so both may be read at different moments.
 """
 
 from __future__ import annotations

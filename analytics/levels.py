@@ -1,8 +1,7 @@
 """Levels 60 and 3600: sums of the current generations of level 10, with generations of their own.
 
-A coarse window says which generation of its 10 s windows it was computed up to (`basis`): while a finer one is newer
-it is
-stale, and readers sum the finer ones instead, so that every level gives the same answer at any moment.
+A coarse window says which generation of its 10 s windows it was computed up to (`basis`): while a finer one is newer it
+is stale, and readers sum the finer ones instead, so that every level gives the same answer at any moment.
 """
 
 from __future__ import annotations

@@ -11,10 +11,9 @@ class WindowSettings(Section, frozen=True, kw_only=True):
 
     `grace` after its end plus the path's `max_age` a window is computed even though a collector's watermark is behind.
     A collector whose heartbeat is older than `live` is not waited for and named. `rerun_after` is the least time
-    between
-    two runs of one window for late stamps; after `lateness` it is final, and only late stamps bring it back. A window
-    older
-    than `recount_within` is never computed again: keep it below the retention of stamps, else its stamps may be gone.
+    between two runs of one window for late stamps; after `lateness` it is final, and only late stamps bring it back. A
+    window older than `recount_within` is never computed again: keep it below the retention of stamps, else its stamps
+    may be gone.
     """
 
     grace: str = "5s"

@@ -1,9 +1,8 @@
 """Programs for a test of several hosts: an agent with a clock of its own, a client, a venue, a forwarder that drops.
 
     python -m tests.several_hosts agent DATA OFFSET_NS        DATA/tailsight.toml's agent, its clock OFFSET_NS ahead
-    python -m tests.several_hosts venue PORT
-    python -m tests.several_hosts client ORDERS HOST:PORT...
-    python -m tests.several_hosts forward PORT HOST:PORT DROP_EVERY
+    python -m tests.several_hosts venue PORT python -m tests.several_hosts client ORDERS HOST:PORT... python -m
+    tests.several_hosts forward PORT HOST:PORT DROP_EVERY
 
 Network namespaces share one machine's clock, so that a host whose clock is wrong is made at the agent's clock door:
 every reading of REALTIME is OFFSET_NS ahead there, and nothing else knows of it.

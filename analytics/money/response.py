@@ -2,10 +2,10 @@
 
 The curve is straight between knots, with equally many rows in between; each stratum has a level of its own, so that
 busy hours are not taken for slow ones. Both are fitted together by least squares, and the knots' levels are made
-monotone (pool adjacent violators).
-Days are drawn again for the error, because messages of one day are not independent. The band and
-every change are of the levels before they were made monotone: a curve that may only fall would find a fall in noise.
-Making the band's ends monotone takes nothing from its coverage (Chernozhukov, Fernandez-Val and Galichon 2009).
+monotone (pool adjacent violators). Days are drawn again for the error, because messages of one day are not independent.
+The band and every change are of the levels before they were made monotone: a curve that may only fall would find a fall
+in noise. Making the band's ends monotone takes nothing from its coverage (Chernozhukov, Fernandez-Val and Galichon
+2009).
 """
 
 from __future__ import annotations

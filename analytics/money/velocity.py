@@ -7,8 +7,7 @@ Expected Revenue Velocity after the changes d_s (ms of total latency, negative i
 with beta the relative change of revenue per millisecond of TOTAL latency and f the response curve. The weight of a
 stage is its share of the mean total latency, w_s = E[X_s] / E[T]; weights add up to 1 with what no stage covers. A
 stage that gets r_s relatively slower changes revenue by beta E[T] w_s r_s = beta d_s: weighing d_s once more would
-count the share twice.
-Nothing is extrapolated: the total latency after a change is held inside what was seen.
+count the share twice. Nothing is extrapolated: the total latency after a change is held inside what was seen.
 """
 
 from __future__ import annotations

@@ -1,10 +1,7 @@
 """The test language of objectives: plain text that says what happens and what has to come of it.
 
-    load checkout.yaml
-    events order-latency from -3d to 0s 100/s
-    events order-latency from 0s to 10m 100/s errors 15%
-    eval until 20m
-    expect order-latency page-1h fires at 5.76m within 10s
+    load checkout.yaml events order-latency from -3d to 0s 100/s events order-latency from 0s to 10m 100/s errors 15%
+    eval until 20m expect order-latency page-1h fires at 5.76m within 10s
 
 Times are durations from the moment 0 of a case, which is a whole hour. Statements are read here and run by
 `analytics.slo.rehearsal`, with the product's own evaluator. docs/slo-tests.md has every statement.

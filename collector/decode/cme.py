@@ -1,9 +1,8 @@
 """CME MDP 3.0: SBE messages in numbered packets.
 
 Sources: the packet and message headers and `templates_FixBinary.xml` (schema 1, version 9), cmegroup.com. It is
-little-endian.
-One number per packet and channel, the same on both lines; it starts over every week. A message is a root block and
-repeating groups; the first group has a fixed place, later ones follow it and are dissected by scapy.
+little-endian. One number per packet and channel, the same on both lines; it starts over every week. A message is a root
+block and repeating groups; the first group has a fixed place, later ones follow it and are dissected by scapy.
 """
 
 from __future__ import annotations

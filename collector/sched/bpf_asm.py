@@ -3,11 +3,8 @@
 It exists so that the agent needs no compiler, headers or BTF at run time: field offsets are known when the program is
 assembled, because they are read from tracefs just before. Encoding: RFC 9669, sections 3 to 5.
 
-    asm = Assembler()
-    asm.load(8, R1, R1, 24)        # r1 = *(u64 *)(r1 + 24)
-    asm.jump("==", R1, 0, "out")
-    asm.label("out").mov(R0, 1).exit()
-    asm.assemble()                 # bytes, 8 per instruction
+    asm = Assembler() asm.load(8, R1, R1, 24)        # r1 = *(u64 *)(r1 + 24) asm.jump("==", R1, 0, "out")
+    asm.label("out").mov(R0, 1).exit() asm.assemble()                 # bytes, 8 per instruction
 """
 
 from __future__ import annotations

@@ -24,8 +24,7 @@ class CrossTraffic:
     """Waiting behind the rest of the market's traffic on a link, which a history has thinned out.
 
     M/M/1 queues in a row (Kleinrock, Queueing Systems 1, 1975, 5.2): at each, P(wait > t) = r exp(-(1 - r) t / S) with
-    utilisation r.
-    `busy` gives the load at a time, in units of the mean rate.
+    utilisation r. `busy` gives the load at a time, in units of the mean rate.
     """
 
     def __init__(self, busy: Callable[[int], float], seed: str) -> None:
