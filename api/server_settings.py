@@ -7,6 +7,7 @@ from typing import Literal
 
 from limits import parse as parse_rate
 
+from api.public_url import check_public_url
 from collector.settings import ConfigError, Section
 
 OFF_LOOPBACK: Literal["off_loopback"] = "off_loopback"
@@ -29,6 +30,7 @@ class ServerSettings(Section, frozen=True, kw_only=True):
 
     host: str = "127.0.0.1"
     port: int = 8472  # 0 lets the kernel choose; server.json says which
+    public_url: str = ""  # the address for links in alerts, where people's browsers reach it
     tls_cert: str = ""
     tls_key: str = ""
     allow_plain_text: bool = False  # listen off loopback without TLS
@@ -87,6 +89,7 @@ class ServerSettings(Section, frozen=True, kw_only=True):
             raise ConfigError("server.port", f"{self.port} is not a port; use 0..65535")
         if bool(self.tls_cert) != bool(self.tls_key):
             raise ConfigError("server.tls_cert", "needs server.tls_key, and the other way round")
+        check_public_url(self.public_url)
         for name in (
             "max_ingest_bytes",
             "max_body_bytes",

@@ -34,6 +34,7 @@ from api.maintenance import Held, Maintenance, holds, note
 from api.slo_book import SloBook
 from collector.log import logger
 from collector.store import Store
+from dashboards.runbooks import runbook_of
 
 NS = 1_000_000_000
 _AGAIN_S = 120  # how far back gauges and the like are counted again at every tick, and every so often:
@@ -399,6 +400,7 @@ def described(one: Objective) -> dict[str, Any]:
         "description": one.description, "target": one.target, "indicator": describe(one.indicator),
         "window": one.window.text, "rolling": one.window.rolling,
         "method": one.method, "calendar": one.calendar, "version": one.version,
+        "runbook": runbook_of(one.annotations, None),
     }  # fmt: skip
 
 

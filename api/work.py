@@ -67,7 +67,8 @@ def jobs_of(
     deliveries = Deliveries(state.control, targets, hooks_of(state.gates))
     if standby is None or not standby.peer:
         deliveries.begin(time.time_ns())
-    state.senders = tuple(Sender(name, target, deliveries) for name, target in targets.items())
+    public_url = state.settings.public_url
+    state.senders = tuple(Sender(name, target, deliveries, public_url) for name, target in targets.items())
     desk = state.reports = Desk(
         state.store, state.control, Shelf(state.control.path.parent / "reports"),
         lambda: Known(paths=state.paths, kpis=state.kpis, money=state.money), reports or {}, slo or SloSettings(),

@@ -113,6 +113,8 @@ def test_the_wheel_holds_the_four_packages_and_their_data(tmp_path: Path) -> Non
         ):
             name = str(path.relative_to(ROOT))
             assert name in names or name.startswith("collector/probe/"), f"{name} is not in the wheel"
+    for path in (ROOT / "docs" / "runbooks").glob("*.md"):
+        assert zipfile.ZipFile(wheel).read(f"dashboards/runbooks/{path.name}") == path.read_bytes()
 
 
 def needs(path: Path, modules: set[str]) -> set[str]:

@@ -206,7 +206,7 @@ def alerts(
     from dashboards.grafana.alert_rules import file_document
     from dashboards.grafana.files import alerting_text
 
-    made = _mirrored(_objectives(run, files))
+    made = _mirrored(run, _objectives(run, files))
     for line in made.left_out:
         run.stderr().print(line, markup=False)
     text = alerting_text(file_document(made.groups, receiver=receiver))
@@ -319,7 +319,7 @@ def _wanted(
         fields["dashboards"] = {document["uid"]: document for document in documents().values()}
     left_out: tuple[str, ...] = ()
     if asked("alerts", bool(files) or (run.data / "control.sqlite").exists()):
-        made = _mirrored(_objectives(run, files))
+        made = _mirrored(run, _objectives(run, files))
         left_out = made.left_out
         fields["groups"] = [api_group(group, uid, SOURCE_UID, receiver) for group in made.groups]
     if asked("annotations", has_store(run)):
@@ -385,11 +385,12 @@ def _objectives(run: Run, files: Sequence[Path] | None) -> tuple[Objective, ...]
         return SloBook(control).compiled().objectives
 
 
-def _mirrored(objectives: Sequence[Objective]) -> Mirrored:
+def _mirrored(run: Run, objectives: Sequence[Objective]) -> Mirrored:
+    from api.public_url import public_url_of
     from dashboards.grafana.alert_rules import mirrored
     from dashboards.grafana.files import burn_panel
 
-    return mirrored(objectives, burn_panel())
+    return mirrored(objectives, burn_panel(), public_url_of(run.document(), run.source))
 
 
 def _planned(grafana: Grafana, wanted: Wanted) -> tuple[str, list[Change]]:

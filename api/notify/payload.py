@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 
+from dashboards.runbooks import runbook_of
+
 NS = 1_000_000_000
 VERSION = "1"
-_RUNBOOKS = ("tailsight.dev/runbook", "runbook_url", "runbook")
 _SHOWN = (
     "service", "severity", "display_name", "indicator", "target", "why", "breach_ns", "fired_ns", "resolved_ns",
     "acknowledged_by", "sides", "budget", "cost_per_hour", "cost", "episode_cost", "top_cause", "cause",
@@ -40,7 +41,7 @@ class Notice:
         return f"{self.episode}-{self.kind}"
 
 
-def content(notice: Notice, dashboards: str = "") -> dict[str, Any]:
+def content(notice: Notice, dashboards: str = "", public_url: str = "") -> dict[str, Any]:
     """The notification as a document (docs/alerts.md). What is not known is absent."""
     if notice.kind == "rollback":
         return rollback(notice)
@@ -55,7 +56,7 @@ def content(notice: Notice, dashboards: str = "") -> dict[str, Any]:
         "summary": summary(notice),
         "objective": notice.objective,
         "rule": notice.rule,
-        "links": links(notice, dashboards),
+        "links": links(notice, dashboards, public_url),
     }
     found |= {name: body[name] for name in _SHOWN if body.get(name) not in (None, "", 0)}
     if budget.get("exhausted_s") is not None:
@@ -103,8 +104,11 @@ def summary(notice: Notice) -> str:
     return ": ".join(part for part in (head, ", ".join(parts)) if part)
 
 
-def links(notice: Notice, dashboards: str) -> dict[str, str]:
-    """The dashboard over the episode's time, where a Grafana is known, and the runbook of the SLO's annotations."""
+def links(notice: Notice, dashboards: str, public_url: str = "") -> dict[str, str]:
+    """The dashboard over the episode's time, where a Grafana is known, and the runbook of the SLO's annotations.
+
+    A runbook of ours is at `public_url`, the server's address, where that is known.
+    """
     body, found = notice.body, {}
     if dashboards:
         since = body.get("breach_ns") or notice.at_ns
@@ -116,8 +120,7 @@ def links(notice: Notice, dashboards: str) -> dict[str, str]:
         if body.get("path"):
             query["var-path"] = str(body["path"])
         found["dashboard"] = f"{dashboards.rstrip('/')}/d/{board}?{urlencode(query)}"
-    annotations = body.get("annotations") or {}
-    runbook = next((str(annotations[name]) for name in _RUNBOOKS if annotations.get(name)), "")
+    runbook = runbook_of(body.get("annotations") or {}, public_url)
     if runbook:
         found["runbook"] = runbook
     return found
@@ -148,9 +151,10 @@ def alert(
     resend_ns: int,
     dashboards: str = "",
     later: Mapping[str, Any] | None = None,
+    public_url: str = "",
 ) -> dict[str, Any]:
     """An alert of Alertmanager's v2 API: firing for four more intervals, or ended; with what was found out `later`."""
-    shown = {**content(resolved or first, dashboards), **(later or {})}
+    shown = {**content(resolved or first, dashboards, public_url), **(later or {})}
     cost = shown.get("cost") or {}
     starts_ns = first.body.get("fired_ns") or first.at_ns
     # Alertmanager refuses an end before the start: a clock that was set back must not lose the end.

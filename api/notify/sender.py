@@ -34,8 +34,8 @@ class Sent:
 class Sender:
     """Sends what is due to one target. `run` never raises for what the target does."""
 
-    def __init__(self, name: str, target: NotifyTarget, deliveries: Deliveries) -> None:
-        self.name, self.target, self.deliveries = name, target, deliveries
+    def __init__(self, name: str, target: NotifyTarget, deliveries: Deliveries, public_url: str = "") -> None:
+        self.name, self.target, self.deliveries, self.public_url = name, target, deliveries, public_url
         self.count = Sent()
         self._tries = 0
         self._not_before_s = 0.0
@@ -108,7 +108,7 @@ class Sender:
         else:
             where = place(target)
             notice = some[0].notice
-            body = _said(lambda: content(notice, target.dashboards))
+            body = _said(lambda: content(notice, target.dashboards, self.public_url))
             headers |= signed(secret, notice.key, time.time_ns() // NS, body)
         self.count.posts += 1
         post(where, body, headers, target.ns("timeout") / NS)
@@ -117,7 +117,8 @@ class Sender:
         resolved = one.notice if one.notice.kind == "resolved" else None
         first = self.deliveries.beginning(one.notice)
         later = self.deliveries.explained(first.episode)
-        return alert(first, resolved, time.time_ns(), self.target.ns("resend"), self.target.dashboards, later)
+        resend_ns, dashboards = self.target.ns("resend"), self.target.dashboards
+        return alert(first, resolved, time.time_ns(), resend_ns, dashboards, later, self.public_url)
 
 
 def _said(make: Callable[[], object]) -> bytes:

@@ -28,6 +28,7 @@ from api.routes import (
     queues,
     reports,
     rollouts,
+    runbooks,
     scenarios,
     scheduler,
     sensitivity,
@@ -80,5 +81,6 @@ ROUTERS = tuple(
         tokens,
         session,
         page,
+        runbooks,
     )
 )

@@ -31,7 +31,7 @@ def _text(*media: str) -> dict[int | str, dict[str, Any]]:
 )
 async def index(if_none_match: IF_NONE_MATCH = None) -> Response:
     """Overview, paths, messages and reports for a browser. It asks the other routes and needs nothing else."""
-    return _sent(assets()[INDEX], if_none_match, HEADERS)
+    return sent(assets()[INDEX], if_none_match, HEADERS)
 
 
 @router.get(
@@ -49,10 +49,11 @@ async def file(
     found = assets().get(name)
     if found is None or name == INDEX:
         raise ProblemError(404, "not-found", "the page has no such file")
-    return _sent(found, if_none_match, {})
+    return sent(found, if_none_match, {})
 
 
-def _sent(asset: Asset, known: str | None, headers: Any) -> Response:
+def sent(asset: Asset, known: str | None, headers: Any) -> Response:
+    """A file, or 304 to a browser whose copy (`known`, the header If-None-Match) is the same."""
     given = {**headers, "ETag": asset.etag, "Cache-Control": "no-cache"}
     tags = [tag.strip().removeprefix("W/") for tag in (known or "").split(",")]
     if asset.etag in tags or "*" in tags:

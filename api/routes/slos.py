@@ -92,6 +92,7 @@ class Objective(Answer):
     method: str = Field(description="Occurrences, Timeslices or RatioTimeslices.")
     calendar: str = Field(description="The calendar, or empty.")
     version: int = Field(description="Which counts belong to it.")
+    runbook: str = Field(default="", description="Its runbook: on this server `/runbooks/NAME`, else as annotated.")
     state: str = Field(description="The worst state of its rules.")
     maintenance: str = Field(default="", description="The maintenance window that it is in, or empty.")
     budget: Budget = Field(description="The error budget.")

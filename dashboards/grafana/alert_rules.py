@@ -22,6 +22,7 @@ from analytics.slo.prometheus import duration as _duration
 from analytics.slo.rules import Rule
 from dashboards.grafana.burn_sql import rule_sql, silence_sql
 from dashboards.grafana.panels import PLUGIN, TABLE
+from dashboards.runbooks import runbook_of
 
 FOLDER_UID, FOLDER_TITLE = "tailsight", "Tailsight"
 SOURCE_UID = "tailsight"
@@ -30,7 +31,6 @@ DELAY_S = 20  # what the evaluation of the server leaves to arrive, too
 SILENT_S, SILENT_FOR_S = 60, 600
 BOARD, PANEL = "tailsight-slo", "Burn rate"
 _PREFIX = "ts-"
-_RUNBOOKS = ("tailsight.dev/runbook", "runbook_url", "runbook")
 _MAX_TITLE = 190
 _LABEL = re.compile(r"^(?=\d)|[^a-zA-Z0-9_]")
 
@@ -70,8 +70,11 @@ class Mirrored:
     left_out: tuple[str, ...] = field(default=())
 
 
-def mirrored(objectives: Sequence[Objective], panel: int) -> Mirrored:
-    """The groups of `objectives`, in order, and the one for silence. `panel`: the id of the panel that they link to."""
+def mirrored(objectives: Sequence[Objective], panel: int, public_url: str = "") -> Mirrored:
+    """The groups of `objectives`, in order, and the one for silence.
+
+    `panel`: the id of the panel that they link to. `public_url`: the server's address, at which runbooks of ours are.
+    """
     known = {one.name: one for one in objectives if not one.slice_s}
     groups, left_out = [], []
     for one in objectives:
@@ -86,7 +89,7 @@ def mirrored(objectives: Sequence[Objective], panel: int) -> Mirrored:
             elif "$" in one.name or any("$" in o.objective for o in rule.overs):
                 left_out.append(f"{one.name} {rule.name}: a $ in the name would be expanded by Grafana")
             else:
-                rules.append(_burn(one, rule, known, panel))
+                rules.append(_burn(one, rule, known, panel, public_url))
         if rules:
             groups.append(Group(_titled(one.name, one.name, ""), tuple(rules)))
     groups.append(Group("tailsight", (_silence(panel),)))
@@ -148,7 +151,7 @@ def file_document(groups: Sequence[Group], source_uid: str = SOURCE_UID, receive
     }
 
 
-def _burn(one: Objective, rule: Rule, known: dict[str, Objective], panel: int) -> AlertRule:
+def _burn(one: Objective, rule: Rule, known: dict[str, Objective], panel: int, public_url: str) -> AlertRule:
     windows = ", ".join(
         f"{over.factor:.4g} over {span(over.window_s)}" + (f" of {over.objective}" if over.objective else "")
         for over in rule.overs
@@ -158,7 +161,7 @@ def _burn(one: Objective, rule: Rule, known: dict[str, Objective], panel: int) -
         "description": f"Burn rate above {windows}. Now {{{{ .Values.A.Value }}}} times that at least. "
         f"Target {100 * one.target:.10g} % over {one.window.text}. {one.description}".strip(),
     }
-    runbook = next((str(one.annotations[name]) for name in _RUNBOOKS if one.annotations.get(name)), "")
+    runbook = runbook_of(one.annotations, public_url)
     if runbook:
         notes["runbook_url"] = runbook
     return AlertRule(

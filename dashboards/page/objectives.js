@@ -1,7 +1,7 @@
 // Objectives, the worst first; one objective with its rules and the course of its burn rate.
 
 import { timeChart } from "./chart.js";
-import { behind, h, name, s, table } from "./dom.js";
+import { behind, h, link, name, s, table } from "./dom.js";
 import { write } from "./location.js";
 import { nothing, Panel } from "./panel.js";
 import { linear, numberTicks, stepFor, stepText } from "./scale.js";
@@ -97,7 +97,8 @@ export function objectiveView(context) {
         draw: (one) => [
           h("p", { class: "lead" }, name(one.description || one.indicator)),
           h("dl", { class: "facts" }, ...facts([["State", state(one)], ["Counts", name(one.indicator)], ["Target", `${+(100 * one.target).toFixed(4)} % in ${one.window}${one.rolling ? ", rolling" : ""}`],
-            ["Budget left", left(one.budget)], ["Gone", ends(one.budget)], ["Events", `${count(one.budget.total - one.budget.good)} bad of ${count(one.budget.total)}`]])),
+            ["Budget left", left(one.budget)], ["Gone", ends(one.budget)], ["Events", `${count(one.budget.total - one.budget.good)} bad of ${count(one.budget.total)}`],
+            ...(one.runbook ? [["Runbook", link(one.runbook, one.runbook, { "data-key": "runbook" })]] : [])])),
           rules(one),
         ],
       }),

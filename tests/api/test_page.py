@@ -68,6 +68,24 @@ def test_the_page_is_open_says_its_policy_and_is_not_sent_twice(live: Live) -> N
             assert client.get(f"/page/{name}").status_code == 404, name
 
 
+def test_runbooks_are_open_under_the_pages_policy(live: Live) -> None:
+    with live.client() as client:
+        index, one = client.get("/runbooks/"), client.get("/runbooks/cpu_hog")
+        assert client.get("/v1/paths").status_code == 401
+        for page, heading in ((index, "<h1"), (one, 'id="what-to-do"')):
+            assert page.status_code == 200
+            assert heading in page.text
+            assert page.headers["content-type"] == "text/html; charset=utf-8"
+            assert page.headers["content-security-policy"] == client.get("/").headers["content-security-policy"]
+            assert page.headers["x-content-type-options"] == "nosniff"
+        again = client.get("/runbooks/cpu_hog", headers={"If-None-Match": one.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+        for name in ("nothing", "cpu_hog.md", "__init__.py", "..%2falerts", "%2e%2e/alerts", "<script>", "x" * 101):
+            refused = client.get(f"/runbooks/{name}")
+            assert refused.status_code in (404, 422), name
+            assert refused.headers["content-type"].startswith("application/problem+json")
+
+
 def test_who_has_no_session_is_told_that_one_is_needed_and_sees_nothing(live: Live) -> None:
     with live.client() as client:
         assert client.get("/v1/session").json() == {

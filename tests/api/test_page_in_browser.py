@@ -49,7 +49,7 @@ to = {point = "app_decision", service = "nobody"}
 SLO = """
 apiVersion: openslo/v1
 kind: SLO
-metadata: {name: order-latency}
+metadata: {name: order-latency, annotations: {tailsight.dev/runbook: docs/runbooks/cpu_hog.md}}
 spec:
   description: Orders leave in time.
   service: trading
@@ -259,6 +259,14 @@ def test_an_objective_has_its_rules_and_its_burn(browser: Browser, live: Live) -
     assert "Orders leave in time." in said
     assert "Burn against its limit" in said
     assert browser.all("[data-key=burn]") or "No events in this time" in said
+    browser.click("[data-key=runbook]")
+    browser.until(lambda: browser.all("main.text h1"), "the runbook")
+    assert browser.run("return location.pathname") == "/runbooks/cpu_hog"
+    assert "What to do" in browser.text("main")
+    assert browser.run("return getComputedStyle(document.querySelector('pre')).overflowX") == "auto"  # styled
+    browser.click("main a[href='link']")
+    browser.until(lambda: browser.run("return location.pathname") == "/runbooks/link", "the next runbook")
+    assert browser.complaints() == []
 
 
 def test_a_time_without_data_says_so(browser: Browser, live: Live) -> None:

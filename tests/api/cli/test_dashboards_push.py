@@ -27,6 +27,15 @@ def test_alerts_are_written_as_a_file(tailsight: Tailsight, tmp_path: Path) -> N
     again = tailsight(*arguments, "--json")
     assert (again.code, again.json["changed"]) == (0, False)
     assert tailsight(*arguments, "--check").code == 0
+    config = tmp_path / "named.toml"
+    demo = (ROOT / "api/demo/tailsight.toml").read_text()  # the paths that the example is about
+    config.write_text(demo + '\n[server]\npublic_url = "https://tailsight.example"\n')
+    named = tailsight("dashboards", "alerts", EXAMPLE, "--config", str(config))
+    assert "runbook_url: https://tailsight.example/runbooks/\n" in named.out
+    config.write_text(demo + '\n[server]\npublic_url = "tailsight.example"\n')
+    wrong = tailsight("dashboards", "alerts", EXAMPLE, "--config", str(config))
+    assert wrong.code != 0
+    assert "server.public_url: must be an http or https URL" in wrong.err
     missing = tailsight("dashboards", "alerts", "--data", str(tmp_path / "nothing"))
     assert missing.code == 2
     assert "no objectives are in force" in missing.err

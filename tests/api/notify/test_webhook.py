@@ -15,7 +15,7 @@ import pytest
 from api.control import Control
 from api.notify.address import RefusedError, allowed, place
 from api.notify.deliveries import Deliveries
-from api.notify.payload import content, summary
+from api.notify.payload import Notice, content, summary
 from api.notify.sender import Sender
 from api.notify.settings import NotifyTarget, targets_from
 from api.slo_book import SloBook
@@ -35,6 +35,32 @@ def sender_of(control: Control, target: NotifyTarget, name: str = "hook") -> Sen
     deliveries = Deliveries(control, {name: target})
     deliveries.begin(time.time_ns())
     return Sender(name, target, deliveries)
+
+
+def test_a_runbook_of_ours_is_an_address_that_opens(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ANNOTATIONS, "tailsight.dev/runbook", "docs/runbooks/cpu_hog.md")
+    here, there = "https://tailsight.example/runbooks/cpu_hog", "docs/runbooks/cpu_hog.md"
+    with receiver() as hook:
+        sender = sender_of(control, webhook(hook.url))
+        sender.public_url = "https://tailsight.example/"
+        fire(SloBook(control))
+        assert sender.run() == 1
+        assert hook.bodies()[0]["links"]["runbook"] == here
+    notice = Notice(1, "e1", "firing", "orders", "page-1h", S, {"annotations": dict(ANNOTATIONS), "fired_ns": S})
+    for public_url, expected in (("https://tailsight.example", here), ("", there)):
+        assert content(notice, "", public_url)["links"]["runbook"] == expected
+
+
+def test_an_alertmanager_is_given_the_servers_address(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ANNOTATIONS, "tailsight.dev/runbook", "docs/runbooks/cpu_hog.md")
+    with receiver() as manager:
+        target = NotifyTarget(kind="alertmanager", url=manager.url, allow_loopback=True)
+        deliveries = Deliveries(control, {"am": target})
+        deliveries.begin(time.time_ns())
+        fire(SloBook(control))
+        assert Sender("am", target, deliveries, "https://tailsight.example").run() == 1
+        (one,) = manager.bodies()[0]
+        assert one["annotations"]["runbook_url"] == "https://tailsight.example/runbooks/cpu_hog"
 
 
 def test_each_change_is_told_once_in_order_and_verifies(control: Control) -> None:

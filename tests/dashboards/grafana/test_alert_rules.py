@@ -214,6 +214,14 @@ def test_what_an_slo_says_of_itself_goes_along() -> None:
     assert rule.labels["_1st_line"] == "yes"
 
 
+def test_a_runbook_of_ours_is_an_address_where_the_servers_is_known() -> None:
+    one = next(o for o in example() if o.annotations.get("tailsight.dev/runbook") == "docs/runbooks/README.md")
+    rule = alert_rules.mirrored([one], 7, "https://tailsight.example").groups[0].rules[0]
+    assert rule.annotations["runbook_url"] == "https://tailsight.example/runbooks/"
+    rule = alert_rules.mirrored([one], 7).groups[0].rules[0]
+    assert rule.annotations["runbook_url"] == "docs/runbooks/README.md"
+
+
 def test_files_do_not_expand_a_dollar_in_a_label() -> None:
     one = replace(example()[0], labels={"currency": "US$"})
     made = alert_rules.mirrored([one], 1)
