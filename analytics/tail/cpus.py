@@ -25,20 +25,21 @@ _STEP_NS = 10_000_000  # of a thread's records within, the last is enough
 
 # Records of these kinds are written on the CPU that the thread gets or has; those of blocked times on its waker's.
 _KINDS = "kind IN ('run_queue', 'preempted', 'throttled', 'irq', 'softirq')"
-_RECORDS = f"""
-SELECT host, thread, max(end) AS end_ns, argMax(cpu, end) AS cpu FROM (
-    SELECT toString(host) AS host, thread, toUnixTimestamp64Nano(ts) + duration_ns AS end, sets.cpu AS cpu
-    FROM intervals AS i INNER JOIN (
-        SELECT label_set, JSONExtractString(any(labels), 'cpu') AS cpu FROM label_sets
-        WHERE position(labels, '"cpu"') > 0 GROUP BY label_set HAVING cpu != ''
-    ) AS sets ON sets.label_set = i.label_set
-    WHERE {_KINDS} AND ts >= fromUnixTimestamp64Nano({{from_ns:Int64}} - {{back:Int64}}, 'UTC')
-        AND ts < fromUnixTimestamp64Nano({{to_ns:Int64}}, 'UTC')
-        AND ({{every:Bool}} OR (host IN {{hosts:Array(String)}} AND thread IN {{threads:Array(UInt32)}}))
-        AND end >= {{from_ns:Int64}} AND end < {{to_ns:Int64}}
-)
-GROUP BY host, thread, intDiv(end, {{step:Int64}}) LIMIT {{limit:UInt32}}
+_ON_CPUS = f"""
+SELECT toString(host) AS host, thread, toUnixTimestamp64Nano(ts) + duration_ns AS end, sets.cpu AS cpu
+FROM intervals AS i INNER JOIN (
+    SELECT label_set, JSONExtractString(any(labels), 'cpu') AS cpu FROM label_sets
+    WHERE position(labels, '"cpu"') > 0 GROUP BY label_set HAVING cpu != ''
+) AS sets ON sets.label_set = i.label_set
+WHERE {_KINDS} AND ts >= fromUnixTimestamp64Nano({{from_ns:Int64}} - {{back:Int64}}, 'UTC')
+    AND ts < fromUnixTimestamp64Nano({{to_ns:Int64}}, 'UTC') AND end >= {{from_ns:Int64}} AND end < {{to_ns:Int64}}
 """  # noqa: S608 - fixed text, values are bound
+_ANY = f"SELECT 1 AS one FROM ({_ON_CPUS}) LIMIT 1"  # noqa: S608
+_RECORDS = f"""
+SELECT host, thread, max(end) AS end_ns, argMax(cpu, end) AS cpu FROM ({_ON_CPUS})
+WHERE host IN {{hosts:Array(String)}} AND thread IN {{threads:Array(UInt32)}}
+GROUP BY host, thread, intDiv(end, {{step:Int64}}) LIMIT {{limit:UInt32}}
+"""  # noqa: S608
 NOTHING = "no record says on which CPU the threads ran"
 
 
@@ -66,7 +67,7 @@ _NONE = pl.DataFrame(schema={"host": pl.String, "thread": pl.UInt32, "end_ns": p
 
 def any_seen(store: Store, from_ns: int, to_ns: int) -> bool:
     """Whether any record of this time says on which CPU a thread was."""
-    return bool(store.query(_RECORDS, _bound(from_ns, to_ns, limit=1)).height)
+    return bool(store.query(_ANY, _reach(from_ns, to_ns)).height)
 
 
 def seen(store: Store, frame: pl.DataFrame, stages: int, from_ns: int, to_ns: int) -> Seen:
@@ -81,8 +82,8 @@ def seen(store: Store, frame: pl.DataFrame, stages: int, from_ns: int, to_ns: in
     threads = places.filter((pl.col("host") != "") & pl.col("thread").is_not_null()).unique().collect()
     if threads.height > MOST_THREADS:
         return Seen(_NONE, f"the messages are of more than {MOST_THREADS:,} threads")
-    params = _bound(from_ns, to_ns, limit=MOST_RECORDS + 1) | {
-        "every": False, "hosts": threads["host"].unique().sort().to_list(),
+    params = _reach(from_ns, to_ns) | {
+        "step": _STEP_NS, "limit": MOST_RECORDS + 1, "hosts": threads["host"].unique().sort().to_list(),
         "threads": threads["thread"].unique().sort().to_list(),
     }  # fmt: skip
     records = store.query(_RECORDS, params)
@@ -139,8 +140,5 @@ def known(
     return counted, "" if counted else found.reason or NOTHING
 
 
-def _bound(from_ns: int, to_ns: int, *, limit: int) -> dict[str, object]:
-    return {
-        "from_ns": from_ns - FRESH_NS, "to_ns": to_ns, "back": LOOK_BACK_NS, "step": _STEP_NS, "limit": limit,
-        "every": True, "hosts": [""], "threads": [0],
-    }  # fmt: skip
+def _reach(from_ns: int, to_ns: int) -> dict[str, object]:
+    return {"from_ns": from_ns - FRESH_NS, "to_ns": to_ns, "back": LOOK_BACK_NS}
