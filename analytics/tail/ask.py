@@ -13,7 +13,7 @@ from analytics.cover import widen
 from analytics.paths import Path
 from analytics.tail import attribution as attributing
 from analytics.tail import budgets as budgeting
-from analytics.tail import clusters, drivers, summed
+from analytics.tail import clusters, cpus, drivers, summed
 from analytics.tail.attribution import Attribution, Facts, Inside, facts_of
 from analytics.tail.budgets import Budgets, Counted
 from analytics.tail.critical import sequential
@@ -183,9 +183,16 @@ def who(
     """
     reach, complete = reach_of(store, from_ns, to_ns, modes)
     begin, _ = summed.tail_cuts(store, path, reach, q)
-    whole = summed.counted(store, path, reach, begin, clusters.cluster_ns(from_ns, to_ns))
+    length_ns = clusters.cluster_ns(from_ns, to_ns)
+    whole = summed.counted(store, path, reach, begin, length_ns)
     labels, many = drivers.labels_in(store, whole)
-    found, looked_at, dims = drivers.found(whole, labels, support=support)
+    partly: dict[str, cpus.Known] = {}
+    no_cpus = cpus.NOTHING
+    if cpus.any_seen(store, from_ns, to_ns):  # else the messages need not be read
+        some = summed.threads(store, path, reach, begin, cpus.MOST_MESSAGES)
+        partly, no_cpus = cpus.known(store, some, [stage.name for stage in path.stages], from_ns, to_ns, length_ns)
+    found, looked_at, dims = drivers.found(whole, labels, support=support, partly=partly)
+    no_cpus = "" if "cpu" in dims else no_cpus  # a label of the stamps says it
     rate = drivers.FALSE_DISCOVERIES
     return Drivers(
         path=path.name,
@@ -200,5 +207,6 @@ def who(
         false_discoveries=rate,
         drivers=found,
         completeness=complete,
-        sentence=drivers.said(found, looked_at, rate, without_labels=many),
+        sentence=drivers.said(found, looked_at, rate, without_labels=many, no_cpus=no_cpus),
+        no_cpus=no_cpus,
     )

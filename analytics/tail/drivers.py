@@ -8,7 +8,9 @@ Benjamini and Hochberg's control over every value and pair that was looked at. T
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import msgspec
 import numpy as np
@@ -18,6 +20,7 @@ from analytics.percentiles import CONFIDENCE
 from analytics.population import labels_of
 from analytics.tail import proportions
 from analytics.tail.cells import Cells, labelled
+from analytics.tail.cpus import Known
 from collector.store import Store
 
 FALSE_DISCOVERIES = 0.05
@@ -34,7 +37,8 @@ class Driver(msgspec.Struct, frozen=True, kw_only=True):
     `what` maps dimensions to values. `difference` is `tail_share` less `rest_share`, with its interval; `lift` their
     ratio (null where no other message has it). `p` is one-sided, `q` adjusted for everything that was looked at.
     `slow_share` is the share of this value's messages that are in the tail. `effective_n` is how many independent
-    messages its count in the tail is worth.
+    messages its count in the tail is worth. `known_share` is the share of messages of which the dimension is known: all
+    shares and counts are of these.
     """
 
     what: dict[str, str]
@@ -49,12 +53,14 @@ class Driver(msgspec.Struct, frozen=True, kw_only=True):
     p: float
     q: float
     effective_n: float
+    known_share: float = 1.0
 
 
 class Drivers(msgspec.Struct, frozen=True, kw_only=True):
     """What stands out in the tail, largest difference first; `looked_at` values and pairs were tested.
 
     `drivers` is empty where nothing stands out at the stated rate of false discoveries, and `sentence` says so.
+    `no_cpus` is why CPUs are no dimension, or empty.
     """
 
     path: str
@@ -70,24 +76,37 @@ class Drivers(msgspec.Struct, frozen=True, kw_only=True):
     drivers: list[Driver]
     completeness: float | None
     sentence: str
+    no_cpus: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """Counts of one value or pair; `effective` of its messages in the tail are independent."""
+    """Counts of one value or pair; `effective` of its messages in the tail are independent.
+
+    `of` are the messages and those in the tail that it is compared within, where that is not all of them: the ones of
+    which the dimension is known, the share `known` of what was looked at.
+    """
 
     what: tuple[tuple[str, str], ...]
     n: int
     tail: int
     effective: float
+    of: tuple[int, int] | None = None
+    known: float = 1.0
 
 
 def found(
-    cells: Cells, labels: pl.DataFrame, *, support: int = SUPPORT, false_discoveries: float = FALSE_DISCOVERIES
+    cells: Cells,
+    labels: pl.DataFrame,
+    *,
+    support: int = SUPPORT,
+    false_discoveries: float = FALSE_DISCOVERIES,
+    partly: Mapping[str, Known] = MappingProxyType({}),
 ) -> tuple[list[Driver], int, list[str]]:
     """The drivers in the counts, how many values and pairs were tested, and the dimensions.
 
-    Pure: counts in, answer out. Dimensions in which all messages are alike are left out.
+    Pure: counts in, answer out. Dimensions in which all messages are alike are left out. `partly` are dimensions that
+    are known of some messages only, which are compared among these.
     """
     table, dims = labelled(cells.cells, labels)
     clustered, _ = labelled(cells.clustered, labels)
@@ -108,9 +127,15 @@ def found(
         if len(mine) > 1 or (mine and mine[0].n < n):
             varied.append(dim)
             singles += mine
+    within: list[Candidate] = []
+    for dim, known in partly.items():
+        mine = [one for one in _within(dim, known, support) if (one.n, one.tail) not in _sizes(within)]
+        if mine:
+            varied.append(dim)
+            within += mine
     pairs, looked_at = _pairs(table, clustered, [dim for dim in varied if dim in dims], singles, n, tail, support)
-    looked_at += len(singles)
-    drivers = _tested([*singles, *pairs], looked_at, n, tail)
+    looked_at += len(singles) + len(within)
+    drivers = _tested([*singles, *within, *pairs], looked_at, n, tail)
     kept = [one for one in drivers if one.q <= false_discoveries and one.difference > 0 and one.ci[0] > 0]
     alone = {next(iter(one.what.items())): one for one in kept if len(one.what) == 1}
     kept = [one for one in kept if len(one.what) == 1 or _beyond(one, alone)]
@@ -126,8 +151,10 @@ def labels_in(store: Store, cells: Cells) -> tuple[pl.DataFrame, bool]:
     return labels_of(store, sets), False
 
 
-def said(drivers: list[Driver], looked_at: int, rate: float, *, without_labels: bool = False) -> str:
+def said(drivers: list[Driver], looked_at: int, rate: float, *, without_labels: bool = False, no_cpus: str = "") -> str:
     """What the answer says in words."""
+    if no_cpus:
+        return f"{said(drivers, looked_at, rate, without_labels=without_labels)} CPUs were not looked at: {no_cpus}."
     if without_labels:
         return f"Labels were not looked at: there are more than {MOST_LABEL_SETS:,} different sets of them. " + said(
             drivers, looked_at, rate
@@ -141,10 +168,11 @@ def said(drivers: list[Driver], looked_at: int, rate: float, *, without_labels: 
         )
     first = drivers[0]
     what = " and ".join(f"{dim} {value}" for dim, value in first.what.items())
+    of = f", of the {100 * first.known_share:.0f} % of messages of which it is known" if first.known_share < 1 else ""
     return (
         f"{what} is {100 * first.tail_share:.0f} % of the slow messages and {100 * first.rest_share:.0f} % of the"
-        f" others (difference {100 * first.ci[0]:.0f} to {100 * first.ci[1]:.0f} points); {len(drivers)} of {looked_at}"
-        f" values and pairs stand out. Being together is not yet being the cause."
+        f" others{of} (difference {100 * first.ci[0]:.0f} to {100 * first.ci[1]:.0f} points); {len(drivers)} of"
+        f" {looked_at} values and pairs stand out. Being together is not yet being the cause."
     )
 
 
@@ -181,6 +209,16 @@ def _values(table: pl.DataFrame, clustered: pl.DataFrame, dims: list[str], tail:
     return out
 
 
+def _within(dim: str, known: Known, support: int) -> list[Candidate]:
+    """The values of a dimension among the messages of which it is known; none where these are all alike."""
+    whole = known.counts.filter(pl.col("slot").is_null()).rename({"value": dim})
+    split = known.counts.filter(pl.col("slot").is_not_null()).rename({"value": dim})
+    n, tail = int(whole["n"].sum()), int(whole["tail"].sum())
+    if not 0 < tail < n or whole.height < 2:
+        return []
+    return [replace(one, of=(n, tail), known=known.share) for one in _values(whole, split, [dim], tail, support)]
+
+
 def _sizes(candidates: list[Candidate]) -> set[tuple[int, int]]:
     """Values with the same counts are the same messages under another name: a host with one thread, say."""
     return {(one.n, one.tail) for one in candidates}
@@ -215,9 +253,12 @@ def _tested(candidates: list[Candidate], looked_at: int, n: int, tail: int) -> l
     in_tail = np.array([one.tail for one in candidates], dtype=np.float64)
     in_rest = np.array([one.n for one in candidates], dtype=np.float64) - in_tail
     shrink = np.array([one.effective for one in candidates]) / np.maximum(in_tail, 1.0)
-    rest = n - tail
-    d, low, high = proportions.difference(in_tail * shrink, tail * shrink, in_rest * shrink, rest * shrink, CONFIDENCE)
-    p = proportions.more(in_tail * shrink, tail * shrink, in_rest * shrink, rest * shrink)
+    of = np.array([one.of or (n, tail) for one in candidates], dtype=np.int64)
+    tails, rests = of[:, 1], of[:, 0] - of[:, 1]
+    d, low, high = proportions.difference(
+        in_tail * shrink, tails * shrink, in_rest * shrink, rests * shrink, CONFIDENCE
+    )
+    p = proportions.more(in_tail * shrink, tails * shrink, in_rest * shrink, rests * shrink)
     # Pairs that were looked at and put aside count as tests without a result.
     q = proportions.benjamini_hochberg(np.concatenate([p, np.ones(max(0, looked_at - len(p)))]))
     return [
@@ -225,15 +266,16 @@ def _tested(candidates: list[Candidate], looked_at: int, n: int, tail: int) -> l
             what=dict(one.what),
             tail_count=one.tail,
             rest_count=one.n - one.tail,
-            tail_share=one.tail / tail,
-            rest_share=(one.n - one.tail) / rest,
+            tail_share=one.tail / int(tails[i]),
+            rest_share=(one.n - one.tail) / int(rests[i]),
             difference=float(d[i]),
             ci=(float(low[i]), float(high[i])),
-            lift=one.tail / tail / ((one.n - one.tail) / rest) if one.n > one.tail else None,
+            lift=one.tail / int(tails[i]) / ((one.n - one.tail) / int(rests[i])) if one.n > one.tail else None,
             slow_share=one.tail / one.n,
             p=float(p[i]),
             q=float(q[i]),
             effective_n=one.effective,
+            known_share=one.known,
         )
         for i, one in enumerate(candidates)
     ]

@@ -25,7 +25,7 @@ from collector.store import Store
 
 # One row per message that counts: what it took, whether it ended, and its parts.
 _ALL = f"""
-SELECT toUnixTimestamp64Nano(start) AS start_ns, host, service, outcome, mode, cache, data_age_ns, label_set,
+SELECT key, toUnixTimestamp64Nano(start) AS start_ns, host, service, outcome, mode, cache, data_age_ns, label_set,
     stage_host, stage_thread, isNotNull(e2e_ns) AS finished, ifNull(e2e_ns, {{max_age:Int64}}) AS took,
     arrayMap(x -> ifNull(x, 0), stage_ns) AS known, took - arraySum(known) AS rest,
     NOT finished AND toString(outcome) IN {{ended:Array(String)}} AS failed,
@@ -79,6 +79,10 @@ FROM (
 )
 ARRAY JOIN arrayEnumerate(stage_host) AS stage
 WHERE stage_host[stage] != '' GROUP BY stage, value, slot LIMIT {{most:UInt32}}
+"""  # noqa: S608
+_PLACES = f"""
+SELECT start_ns, took >= {{tail:Int64}} AS tail $columns FROM ({_COUNTED})
+WHERE {{below:UInt64}} = 0 OR cityHash64(key) < {{below:UInt64}} LIMIT {{most:UInt32}}
 """  # noqa: S608
 _MOST = 1_000_000
 
@@ -143,6 +147,17 @@ def counted(store: Store, path: Path, reach: Reach, cut: Cuts, length_ns: int) -
             others[f"thread of {stage.name}"] = pl.concat(mine)
     dims = [*OF_MESSAGE, "label_set"]
     return Cells(_aged(whole).select(*dims, "n", "tail"), _aged(split).select("slot", *dims, "tail"), others)
+
+
+def threads(store: Store, path: Path, reach: Reach, cut: Cuts, most: int) -> pl.DataFrame:
+    """About `most` messages, chosen by a hash of the key: `start_ns`, `tail`, and per stage `host_i`, `thread_i`."""
+    columns = "".join(
+        f", toString(stage_host[{i + 1}]) AS host_{i}, stage_thread[{i + 1}] AS thread_{i}"
+        for i in range(len(path.stages))
+    )
+    below = int(most / cut.count * 2**64) if cut.count > most else 0
+    params = {**_bound(path, reach), **_cut(cut), "below": below, "most": 2 * most}
+    return store.query(_PLACES.replace("$columns", columns), params).with_columns(pl.col("tail").cast(pl.Boolean))
 
 
 def _bound(path: Path, reach: Reach) -> Mapping[str, Any]:

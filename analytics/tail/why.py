@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import msgspec
 import numpy as np
@@ -12,7 +13,7 @@ from analytics import budget
 from analytics.paths import Path
 from analytics.population import population
 from analytics.tail import attribution as attributing
-from analytics.tail import cells, drivers, explain
+from analytics.tail import cells, cpus, drivers, explain
 from analytics.tail.ask import reach_of
 from analytics.tail.explain import FALSE_ALARMS, LEAST, Cause, Sides, Suspect
 from analytics.tail.read import Modes
@@ -55,12 +56,38 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     version: str
 
 
+@dataclass(slots=True)
+class Where:
+    """On which CPUs the threads of a span's messages were, read once and only when a cause is to be labelled."""
+
+    store: Store
+    path: Path
+    from_ns: int
+    to_ns: int
+    reason: str = ""
+    _seen: cpus.Seen | None = None
+
+    @property
+    def stages(self) -> list[str]:
+        """The names of the path's stages."""
+        return [stage.name for stage in self.path.stages]
+
+    def cpus(self, marked: pl.DataFrame) -> dict[str, cpus.Known]:
+        """The span's messages and those marked in `tail` by CPU; nothing with a `reason`."""
+        if self._seen is None:
+            self._seen = cpus.seen(self.store, marked, len(self.path.stages), self.from_ns, self.to_ns)
+        found = cpus.counts(marked, self._seen.records, self.stages, 10 * NS)
+        self.reason = "" if found else self._seen.reason or cpus.NOTHING
+        return found
+
+
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     """Why the tail is slow in [from_ns, to_ns), compared with [against_from_ns, against_to_ns) or with the body.
 
     `causes` best first; empty with `reason`. `compared_with` is `span` or `body`. `false_alarms` is the chance of any
     cause where nothing changed. `failed` messages ended early, by outcome, in each span. `negative` is, per stage, the
     share of messages in which it ended before it began: a clock is wrong, and what is named may be no more than that.
+    `no_cpus` is why no cause can have a CPU for its label, or empty (also where there is no cause).
     """
 
     path: str
@@ -80,6 +107,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     negative: dict[str, float]
     completeness: float | None
     sentence: str
+    no_cpus: str = ""
 
 
 def explanation(
@@ -110,11 +138,12 @@ def explanation(
     sides = Sides.of(path, now, before, (from_ns, to_ns), other, reach.known_to_ns)
     causes, reason, compared = [], "", "span"
     negative = negative_share(sides)
+    where = Where(store, path, from_ns, to_ns)
     if sides.now.height < LEAST:
         reason = f"{sides.now.height} messages in the span; at least {LEAST} are needed"
     elif sides.before.height < LEAST:
         compared = "body"
-        causes = _over_the_body(store, path, sides, seed)
+        causes = _over_the_body(where, sides, seed)
         if not causes:
             reason = "the span to compare with has too few messages, and no stage makes the tail slower than the body"
     else:
@@ -127,7 +156,7 @@ def explanation(
         found = explain.suspects(sides, others, false_alarms=false_alarms, seed=seed)
         inside = _inside(store, path, sides, found)
         causes = [
-            explain.named(sides, one, _label(store, path, sides, one), *inside.get(one.part, ({}, ""))) for one in found
+            explain.named(sides, one, _label(where, sides, one), *inside.get(one.part, ({}, ""))) for one in found
         ]
         if not causes:
             reason = (
@@ -151,7 +180,8 @@ def explanation(
         failed_before=_failed(before),
         negative=negative,
         completeness=complete,
-        sentence=_clock(negative) + _sentence(path, causes, reason, compared),
+        sentence=_clock(negative) + _sentence(path, causes, reason, compared) + _unplaced(where.reason),
+        no_cpus=where.reason,
     )
 
 
@@ -161,8 +191,9 @@ def _read(store: Store, path: Path, span: tuple[int, int], modes: Modes) -> pl.D
     return population(store, path, from_ns=span[0], to_ns=span[1], modes=modes, share=share).frame
 
 
-def _over_the_body(store: Store, path: Path, sides: Sides, seed: int) -> list[Cause]:
+def _over_the_body(where: Where, sides: Sides, seed: int) -> list[Cause]:
     """What makes the slowest slower than the middle of the same messages."""
+    path = where.path
     frame = sides.now.select(pl.exclude("took_ns", "finished", *(f"part_{i}" for i in range(len(parts(path))))))
     q = max(0.01, min(0.1, 30 / frame.height))
     found = attributing.attribution(frame, path, from_ns=sides.now_span[0], to_ns=sides.now_span[1], q=q, seed=seed)
@@ -176,7 +207,7 @@ def _over_the_body(store: Store, path: Path, sides: Sides, seed: int) -> list[Ca
         out.append(
             Cause(
                 stage=one.stage, layer=layer_of(kind), kind=kind,
-                label=_driver(store, path, sides.now.with_columns(tail=pl.col("took_ns") >= found.threshold_ns)),
+                label=_driver(where, sides.now.with_columns(tail=pl.col("took_ns") >= found.threshold_ns)),
                 share=one.excess_share, ci=ci, added_ns=one.excess_ns, now_share=found.tail_count / found.count,
                 before_share=0.0, threshold_ns=found.threshold_ns,
                 messages=int((tail[f"part_{i}"] > one.body_ns).sum()), p=0.0, behind=[],
@@ -186,14 +217,17 @@ def _over_the_body(store: Store, path: Path, sides: Sides, seed: int) -> list[Ca
     return sorted(out, key=lambda one: -one.share)
 
 
-def _label(store: Store, path: Path, sides: Sides, one: Suspect) -> str:
-    return _driver(store, path, sides.now.with_columns(tail=pl.col(f"part_{one.part}") > one.change.threshold_ns))
+def _label(where: Where, sides: Sides, one: Suspect) -> str:
+    return _driver(where, sides.now.with_columns(tail=pl.col(f"part_{one.part}") > one.change.threshold_ns))
 
 
-def _driver(store: Store, path: Path, marked: pl.DataFrame) -> str:
+def _driver(where: Where, marked: pl.DataFrame) -> str:
     """The single value that most sets the messages apart that are marked in `tail`, as `dimension=value`."""
-    counted = cells.count(marked, 10 * NS, [stage.name for stage in path.stages])
-    found, _, _ = drivers.found(counted, drivers.labels_in(store, counted)[0])
+    counted = cells.count(marked, 10 * NS, where.stages)
+    labels, _ = drivers.labels_in(where.store, counted)
+    found, _, dims = drivers.found(counted, labels, partly=where.cpus(marked))
+    if "cpu" in dims:  # a label of the stamps says it
+        where.reason = ""
     single = [one for one in found if len(one.what) == 1 and next(iter(one.what)) not in _CONSEQUENCES]
     if not single:
         return ""
@@ -269,6 +303,10 @@ def _clock(negative: Mapping[str, float]) -> str:
         return ""
     said = ", ".join(f"{name} in {100 * share:.2g} %" for name, share in negative.items())
     return f"A clock is wrong: {said} of the messages ended before it began; stages next to it are off by as much. "
+
+
+def _unplaced(reason: str) -> str:
+    return f" CPUs were not looked at: {reason}." if reason else ""
 
 
 def _sentence(path: Path, causes: Sequence[Cause], reason: str, compared: str) -> str:

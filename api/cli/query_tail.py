@@ -126,7 +126,7 @@ def drivers(
     support: Annotated[int, typer.Option(min=2, max=100_000, help="Least messages of a value in the tail.")] = 10,
     mode: ModeOption = "users",
 ) -> Answer:
-    """Who the slowest messages are: labels, hosts, threads and data ages over-represented among them, and pairs.
+    """Who the slowest messages are: labels, hosts, threads, CPUs and data ages over-represented among them, and pairs.
 
     That nothing stands out is an answer (exit code 0). Exit code 1 with too few messages.
     """

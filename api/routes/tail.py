@@ -70,7 +70,7 @@ _DRIVERS: dict[str, Any] = {
     **dict.fromkeys(("tail_count", "rest_count"), _INT),
     **dict.fromkeys(("tail_share", "rest_share", "difference"), _FLOAT),
     "ci": _TEXT,
-    **dict.fromkeys(("lift", "slow_share", "p", "q", "effective_n"), _FLOAT),
+    **dict.fromkeys(("lift", "slow_share", "p", "q", "effective_n", "known_share"), _FLOAT),
 }
 _CAUSES: dict[str, Any] = {
     **dict.fromkeys(("stage", "layer", "kind", "label"), _TEXT),
@@ -214,6 +214,9 @@ class Driver(Answer):
     p: float = Field(description="One-sided, Fisher's exact test.")
     q: float = Field(description="Adjusted for all that was looked at (Benjamini and Hochberg).")
     effective_n: float = Field(description="How many independent messages its count in the tail is worth.")
+    known_share: float = Field(
+        description="Share of messages of which the dimension is known; the counts are of these."
+    )
 
 
 class Drivers(TailSpan):
@@ -226,6 +229,7 @@ class Drivers(TailSpan):
     looked_at: int = Field(description="Values and pairs that were compared.")
     dimensions: list[str] = Field(description="Dimensions in which messages differ.")
     false_discoveries: float = Field(description="Expected share of false ones among those that are named.")
+    no_cpus: str = Field(description="Why CPUs are no dimension; empty: they were looked at.")
     drivers: list[Driver] = Field(description="Largest difference first.")
 
 
@@ -277,6 +281,7 @@ class Explanation(TailSpan):
     negative: dict[str, float] = Field(
         description="Per stage the share of messages in which it ended before it began: a clock is wrong there."
     )
+    no_cpus: str = Field(description="Why no label can be a CPU; empty: they were looked at, or nothing is labelled.")
     causes: list[Cause] = Field(description="Best first.")
 
 
@@ -355,7 +360,7 @@ def drivers(
     mode: MODE = "users",
     format_: FORMAT = None,
 ) -> Response:
-    """Labels, hosts, threads and data ages that are over-represented in the tail, alone and in pairs; or none."""
+    """Labels, hosts, threads, CPUs and data ages that are over-represented in the tail, alone and in pairs; or none."""
     chosen = path_of(state, path)
     start, end = span(from_, to)
     try:

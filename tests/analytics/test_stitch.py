@@ -129,6 +129,26 @@ def test_copies_for_a_shadow_are_no_headless_messages(store: Store) -> None:
     assert headless(store, path(), HOUR, HOUR + 10 * S) == {HOUR // S: len(users)}
 
 
+def test_a_link_to_a_copy_takes_the_place_of_a_message_that_ends_without_a_child(store: Store) -> None:
+    """Why the demo does not link what it copies for a shadow: docs/demo.md."""
+    p = path(ORDER + 'hops = 1\nconflation = "last"\n')
+    shed = stamp(1, "app_ingress", HOUR + S, outcome=4)
+    copied = stamp(21, "app_decision", HOUR + S + 50, mode=4)
+    put(store, [shed, copied])
+    assert [(m.key, m.mode) for m in messages(store, p, HOUR, HOUR + 10 * S)] == [(1, Mode.NORMAL)]
+    put(store, [], [link(1, 21, HOUR + S + 40)])
+    assert [(m.key, m.mode) for m in messages(store, p, HOUR, HOUR + 10 * S)] == [(21, Mode.SHADOW)]
+
+
+def test_a_copy_whose_last_parent_is_the_order_itself_is_cut_off_from_the_tick(store: Store) -> None:
+    p = path(ORDER + 'hops = 1\nconflation = "last"\n')
+    stamps = [stamp(1, "app_ingress", HOUR + S), *(stamp(key, "app_egress", HOUR + S + key) for key in (11, 21))]
+    put(store, stamps, [link(1, key, HOUR + S + 5) for key in (11, 21)])
+    assert [m.key for m in messages(store, p, HOUR, HOUR + 10 * S)] == [11, 21]
+    put(store, [], [link(11, 21, HOUR + S + 6)])
+    assert [m.key for m in messages(store, p, HOUR, HOUR + 10 * S)] == [11]
+
+
 def test_a_child_whose_parent_is_unknown_is_headless(store: Store) -> None:
     p = path(ORDER + "hops = 1\n")
     stamps = [stamp(1, "app_ingress", HOUR + S), *(stamp(key, "app_egress", HOUR + S + key) for key in (11, 12, 13))]
