@@ -109,11 +109,11 @@ class Steward:
     def ship(self) -> None:
         """Bring the assignments that were not brought yet, as far as they are taken."""
         for one in self.experiments.read():
-            while rest := _rows(self.experiments.journal(one.id), self._shipped(one), _ROWS):
+            while rest := _rows(self.experiments.journal(one.id), at := self._shipped(one), _ROWS):
                 if not self._over_rest(one.id, rest):
                     self._by_command(one)
                     break
-                self._tell(one, shipped=len(rest))
+                self._tell(one, shipped=at + len(rest))
 
     def told(self) -> dict[str, Told]:
         """What the product knows, by experiment."""
@@ -137,7 +137,7 @@ class Steward:
     def _tell(self, one: Experiment, *, begun: bool = False, ended: bool = False, shipped: int = 0) -> None:
         with self._lock:
             known = self.told().get(one.id, Told(id=one.id, start_ns=one.start_ns))
-            at = (known.shipped or len(HEADER)) + shipped
+            at = max(known.shipped, shipped, len(HEADER))
             self._told.write(
                 msgspec.structs.replace(known, begun=known.begun or begun, ended=known.ended or ended, shipped=at)
             )
@@ -161,7 +161,7 @@ class Steward:
         if now_s - self._tried_s < _COMMAND_S:
             return
         self._tried_s = now_s
-        while rest := _rows(self.experiments.journal(one.id), self._shipped(one), _MOST_BYTES // 64):
+        while rest := _rows(self.experiments.journal(one.id), at := self._shipped(one), _MOST_BYTES // 64):
             with tempfile.NamedTemporaryFile(suffix=".csv", dir=self.experiments.folder) as file:
                 file.write(HEADER.encode() + rest)
                 file.flush()
@@ -172,7 +172,7 @@ class Steward:
                 except (OSError, subprocess.SubprocessError) as error:
                     log.warning("assignments of %s wait: %s", one.id, error)
                     return
-            self._tell(one, shipped=len(rest))
+            self._tell(one, shipped=at + len(rest))
 
 
 def taken(experiments: Experiments, one: Experiment) -> int:

@@ -17,10 +17,22 @@ from collections.abc import Callable
 
 import msgspec
 
-from api.demo.experiments import CONTROL, DELAYED, HEADER, Experiment, Experiments, Tally, empty, over
+from api.demo.experiments import (
+    CONTROL,
+    DELAYED,
+    HEADER,
+    Experiment,
+    ExperimentError,
+    Experiments,
+    Tally,
+    checked,
+    empty,
+    over,
+)
 from api.demo.stopping import Stop
 
 _POLL_S = 0.05
+_SILENT_NS = 2_000_000_000  # who is not watched delays nobody
 MOST_UNTOLD = 100_000  # assignments in memory
 
 log = logging.getLogger(__name__)
@@ -37,6 +49,7 @@ class Trial:
         self._tally: Tally | None = None
         self._untold: list[str] = []
         self._past: set[str] = set()  # known to be over
+        self._looked_ns = 0
 
     def dose_ns(self, key: int, now_ns: int) -> int:
         """Assign the order with this key; how long it waits, 0 in the control arm and without an experiment."""
@@ -45,6 +58,8 @@ class Trial:
         with self._lock:
             one, tally = self._running, self._tally
             if one is None or tally is None or now_ns < one.start_ns or over(one, tally, now_ns):
+                return 0
+            if now_ns - self._looked_ns > _SILENT_NS:  # nobody would see the kill file
                 return 0
             if len(self._untold) >= MOST_UNTOLD:
                 self._tally = _ended(tally, now_ns, "assignments come faster than they are written")
@@ -59,6 +74,7 @@ class Trial:
 
     def look(self, now_ns: int) -> None:
         """Take notice of orders and stop rules, and tell what was assigned."""
+        self._looked_ns = now_ns
         found = self._experiments.changed()
         if found is not None:
             self._ordered = found
@@ -101,9 +117,10 @@ class Trial:
                 self._past.add(one.id)
                 continue
             try:
-                self._tally = self._counted(one)
-            except OSError as error:
+                self._tally = self._counted(checked(one))  # whoever wrote the file
+            except (OSError, ExperimentError) as error:
                 log.warning("the experiment %s does not begin: %s", one.id, error)
+                self._past.add(one.id)
                 continue
             self._running = one
             return

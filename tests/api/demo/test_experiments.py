@@ -215,6 +215,25 @@ def test_without_assignments_there_is_no_delay(tmp_path: Path, monkeypatch: pyte
     assert not any(there.dose_ns(key, NOW + 5) for key in range(1, 50))
 
 
+def test_who_is_not_watched_delays_nobody(tmp_path: Path) -> None:
+    _, there = begun(tmp_path)
+    key = next(key for key in itertools.count(1) if wanted().delays(key))
+    assert there.dose_ns(key, NOW + 2 * S) == 2 * MS
+    assert there.dose_ns(key, NOW + 2 * S + 1) == 0
+    there.look(NOW + 3 * S)
+    assert there.dose_ns(key, NOW + 3 * S) == 2 * MS
+
+
+def test_the_engine_holds_the_bounds_whoever_wrote_the_file(tmp_path: Path) -> None:
+    folder = Experiments(tmp_path)
+    one = msgspec.structs.replace(wanted(), dose_ns=MOST_DOSE_NS + 1)
+    (folder.folder / "slow.json").write_bytes(msgspec.json.encode(one))
+    (folder.folder / "broken.json").write_text("{")
+    there = Trial(folder)
+    there.look(NOW)
+    assert not any(there.dose_ns(key, NOW + 1) for key in range(1, 50))
+
+
 def test_waiting_orders_go_on_in_the_order_of_their_times() -> None:
     waiting, seen = Waiting(), []
     waiting.start()
@@ -336,11 +355,11 @@ def test_a_real_engine_delays_who_was_drawn_and_stops_at_the_file(tmp_path: Path
     copies.bind(("127.0.0.1", 0))
     copies.settimeout(0.02)
     held = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(4)]
-    for one in held:
-        one.bind(("127.0.0.1", 0))
-    line_a, line_b, signals, inference = (one.getsockname()[1] for one in held)
-    for one in held:
-        one.close()
+    for port in held:
+        port.bind(("127.0.0.1", 0))
+    line_a, line_b, signals, inference = (port.getsockname()[1] for port in held)
+    for port in held:
+        port.close()
     folder = Experiments(tmp_path / FOLDER)
     argv = ["--control", tmp_path / FOLDER, "--line", line_a, "--line", line_b, "--signals", signals]
     argv += ["--inference", inference, "--gateway", 1, "--gateway", 1, "--copies", copies.getsockname()[1]]
