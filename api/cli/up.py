@@ -149,6 +149,7 @@ def session(
     """
     from api.demo.announce import Announcer
     from api.demo.rollout import Rollout
+    from api.demo.steward import Steward
     from api.up.figures import Poller
     from api.up.run import event_log, run_up
     from api.up.view import display_for, print_summary
@@ -164,10 +165,17 @@ def session(
     poller = Poller(url, token) if url else None
     announcer = Announcer(run.data, run.config)
     rollout = Rollout(run.data, programs, announcer.record)
+    steward = Steward(run.data, announcer.record, run.config)
+
+    def drain() -> None:
+        steward.close()
+        announcer.close()
+
+    steward.start()
     with event_log(run.data / "log" / "up.log") as log:
         summary = run_up(
             hold, rollout.programs(), url, display, poller, log, until=until, replan=rollout.replan,
-            draining=announcer.close,
+            draining=drain,
         )  # fmt: skip
     failed = once and not summary.figures.complete
     return Answer(

@@ -57,8 +57,8 @@ class Announcer:
         """Whether a server has taken it; one that wants a token is passed by."""
         server = self._data / "server.json"
         body = {
-            "kind": "deploy", "what": change.what, "when": str(change.at_ns), "service": change.service,
-            "version": str(change.version), "labels": change.labels,
+            "kind": change.kind, "what": change.what, "when": str(change.at_ns), "service": change.service,
+            "version": _version(change), "labels": change.labels,
         }  # fmt: skip
         try:
             url = msgspec.json.decode(server.read_bytes())["url"]
@@ -68,11 +68,15 @@ class Announcer:
         return answer.is_success
 
     def _by_command(self, change: Change) -> None:
-        argv = [sys.executable, "-m", "api.cli", "changes", "record", change.what, "--kind", "deploy"]
-        argv += ["--service", change.service, "--version", str(change.version), "--when", str(change.at_ns)]
+        argv = [sys.executable, "-m", "api.cli", "changes", "record", change.what, "--kind", change.kind]
+        argv += ["--service", change.service, "--version", _version(change), "--when", str(change.at_ns)]
         for name, value in change.labels.items():
             argv += ["--label", f"{name}={value}"]
         # Our own command with our own arguments; no shell is involved.
         subprocess.run(  # noqa: S603
             [*argv, *self._given, "--json"], check=True, timeout=_PATIENCE_S, capture_output=True
         )
+
+
+def _version(change: Change) -> str:
+    return str(change.version) if change.version else ""

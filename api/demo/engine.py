@@ -25,6 +25,7 @@ from api.demo.arbitration import Arbiter, Numbered
 from api.demo.desk import Desk, Ready
 from api.demo.drop_copy import DropCopies
 from api.demo.entry import Entry, Origin
+from api.demo.experiments import Experiments
 from api.demo.instances import SHADOW_SPACE, canary, owner, shadows
 from api.demo.kernel_stamps import kernel_stamps
 from api.demo.labels import quote_labels
@@ -35,6 +36,7 @@ from api.demo.signals import Question, Signal
 from api.demo.stopping import Stop
 from api.demo.strategy import Strategy
 from api.demo.streams import Address
+from api.demo.trial import Trial
 from api.demo.wire import Order, WireError
 
 QUEUE_SIZE = 64
@@ -101,6 +103,7 @@ class Engine:
                 self._go_on(late)
         self._work.release()
         decisions.join(timeout=2)
+        self._entry.close()
         missed, repeated = self._arbiter.missed, self._arbiter.repeated
         log.info("missed %d, refused %d repeated messages; %d signals late", missed, repeated, self._desk.late)
 
@@ -253,7 +256,10 @@ def main() -> None:
     place = Place.of("engine", "engine", options)
     local = "127.0.0.1"
     copies = DropCopies((local, options.copies) if options.copies else None)
-    entry = Entry(place, {site: (local, port) for site, port in zip(SITES, options.gateway, strict=True)}, copies)
+    gateways = {site: (local, port) for site, port in zip(SITES, options.gateway, strict=True)}
+    # Canaries take no part: an experiment has one budget, and one process that counts it.
+    trial = None if options.instance else Trial(Experiments(options.control))
+    entry = Entry(place, gateways, copies, trial)
     engine = Engine(place, Desk(Strategy(pairs=PAIRS), options.queue), entry, (local, options.inference))
     engine.listen([(local, port) for port in options.line], (local, options.signals))
     place.start()

@@ -22,6 +22,7 @@ from api.demo.market import SITE_OF
 from api.demo.place import Place
 from api.demo.stopping import Stop
 from api.demo.streams import Address, Dialler
+from api.demo.trial import Trial, Waiting, watched
 from api.demo.wire import FILL, REPORT, Fill, Order, Reason, Report
 
 _LOOK_S = 0.1
@@ -42,8 +43,13 @@ class Origin:
 class Entry:
     """One connection per site; an order goes to its instrument's site."""
 
-    def __init__(self, place: Place, gateways: Mapping[str, Address], copies: DropCopies) -> None:
+    def __init__(
+        self, place: Place, gateways: Mapping[str, Address], copies: DropCopies, trial: Trial | None = None
+    ) -> None:
         self._place = place
+        self._trial = trial
+        self._waiting = Waiting()
+        self._watcher: threading.Thread | None = None
         self._copies = copies
         self._copied = probe.point("app_egress", space=SHADOW_SPACE["order"])
         self._beside: dict[str, tuple[Dialler, threading.Event]] = {}  # instance -> its line
@@ -60,12 +66,31 @@ class Entry:
     def start(self, stop: Stop) -> None:
         """Connect, and listen to reports until `stop`."""
         self._stop = stop
+        if self._trial is not None:
+            self._waiting.start()
+            self._watcher = watched(self._trial, stop)
         threading.Thread(target=self._watch, args=(stop,), name="routes", daemon=True).start()
         for site, line in self._lines.items():
             threading.Thread(target=line.run, args=(stop,), name=f"reports-{site}", daemon=True).start()
 
+    def close(self) -> None:
+        """Send what an experiment delays at once, and let the experiment's last assignments be told."""
+        if self._trial is not None:
+            self._waiting.close()
+        if self._watcher is not None:
+            self._watcher.join(timeout=2)
+
     def send(self, order: Order, origin: Origin) -> None:
-        """Send an order; one that cannot be sent is reported as an error at once."""
+        """Send an order, or have it wait where an experiment delays it."""
+        if self._trial is not None:
+            dose_ns = self._trial.dose_ns(probe.hash64("order", order.id), time.time_ns())
+            if dose_ns:
+                self._waiting.put(time.monotonic_ns() + dose_ns, functools.partial(self._send, order, origin))
+                return
+        self._send(order, origin)
+
+    def _send(self, order: Order, origin: Origin) -> None:
+        """Send an order now; one that cannot be sent is reported as an error at once."""
         site = SITE_OF[order.instrument]
         payload = order.frame()
         name, line = self._line(site, order.id) if self._place.routes else (site, self._lines[site])

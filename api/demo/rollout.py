@@ -23,13 +23,14 @@ _STAYS_NS = 1_000_000_000  # an instance that gets no more messages may finish t
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What was changed, as `changes` has it."""
+    """What was changed, as `changes` has it; version 0 where it leads to none."""
 
     at_ns: int
     what: str
     service: str
     version: int
     labels: dict[str, str] = field(default_factory=dict)
+    kind: str = "deploy"
 
 
 def _nothing(_change: Change) -> None:

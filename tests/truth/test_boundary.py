@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # A word of the product too: a link between keys (docs/glossary.md).
 GENERIC = {"link"}
 PLACES = {place for kind in KINDS.values() for place in kind.places if "-" in place} | set(LINKS)
-FOLDERS = {f"{FOLDER}/{name}" for name in ("faults", "instances", truth.FOLDER)}
+FOLDERS = {f"{FOLDER}/{name}" for name in ("faults", "instances", "experiments", truth.FOLDER)}
 SECRET = (set(KINDS) | PLACES | FOLDERS | {"api.demo", FILE}) - GENERIC
 # Who knows the coefficients knows the answers: the back office applies them, the checker reads them. `history` is the
 # back office of days that are made up.
@@ -51,7 +51,7 @@ def test_no_module_names_a_fault_or_a_place_of_the_demo(package: str) -> None:
 
 
 def test_nothing_but_the_command_line_and_the_demo_itself_reads_the_control_directory() -> None:
-    allowed = {"api/cli/demo_fault.py", "api/cli/demo_instances.py"}
+    allowed = {"api/cli/demo_fault.py", "api/cli/demo_instances.py", "api/cli/experiment.py"}
     for file in (ROOT / "api").rglob("*.py"):
         name = str(file.relative_to(ROOT))
         if name.startswith("api/demo/") or name in allowed:
