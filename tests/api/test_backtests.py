@@ -175,7 +175,7 @@ def test_what_cannot_be_asked_is_said(asked: Asked, says: str) -> None:
 def test_late_business_values_page_when_they_come_and_corrections_take_it_back(store: Store, control: Control) -> None:
     book = SloBook(control)
     book.apply(sources((CASES / "business.yaml").read_text()), "ann")
-    engine = SloEngine(book, SloSettings(), KPIS)
+    engine = SloEngine(book, SloSettings(), kpis=KPIS)
 
     def values(minutes: range, good: int, version: int) -> None:
         given = [
