@@ -57,9 +57,10 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         assert client.post("/v1/ingest", headers=headers, content=body).status_code == 200
         headers, body = agent.batch(rows)
         assert client.post("/v1/ingest", headers=headers, content=body).json()["stored"] == len(rows)
+        asked = {"path": "order", "stage": "end_to_end", "from": str(START)}
         for _ in range(150):
             client.post("/v1/ingest/heartbeat", json=[agent.heartbeat()])
-            found = client.get("/v1/latency", params={"path": "order", "stage": "end_to_end"}).json()["stages"]
+            found = client.get("/v1/latency", params=asked).json()["stages"]
             if found and found[0]["count"] == 9_000:
                 break
             time.sleep(0.2)

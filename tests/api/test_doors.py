@@ -34,9 +34,9 @@ def tokens(live: Live) -> dict[str, str]:
     found = {scope: made.create(scope, [scope])[1] for scope in SCOPES}
     row, found["revoked"] = made.create("revoked", list(SCOPES))
     made.revoke(row.id)
-    _, found["expired"] = made.create("expired", list(SCOPES), time.time_ns() + 1_000_000)
+    _, found["expired"] = made.create("expired", list(SCOPES), time.time_ns() + 1_000_000_000)
     found["forged"] = found["read"][:-3] + "aaa"
-    time.sleep(0.01)
+    time.sleep(1.01)
     control.close()
     return found
 

@@ -4,6 +4,7 @@ import io
 import json
 import time
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import httpx
@@ -35,9 +36,14 @@ from = {point = "app_decision"}
 to = {point = "app_egress"}
 """
 MESSAGES = 500
-START = (time.time_ns() // 10**10 - 6) * 10**10  # the beginning of a window about a minute ago
 DECIDE = np.random.default_rng(7).integers(10_000, 200_000, MESSAGES)
 SEND = np.random.default_rng(8).integers(1_000, 20_000, MESSAGES)
+
+
+@cache
+def start() -> int:
+    """The beginning of a window about a minute before the first test here, not before the whole suite."""
+    return (time.time_ns() // 10**10 - 6) * 10**10
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +52,11 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         agent = Agent()
         rows = []
         for n in range(MESSAGES):
-            at = START + n * 20_000_000
+            at = start() + n * 20_000_000
             for point, after in (("app_ingress", 0), ("app_decision", DECIDE[n]), ("app_egress", DECIDE[n] + SEND[n])):
                 rows.append(stamp(n, point, int(at + after)))
         for n in range(3):  # never finished
-            rows.append(stamp(10_000 + n, "app_ingress", START + n))
+            rows.append(stamp(10_000 + n, "app_ingress", start() + n))
         headers, body = agent.batch(rows)
         with live.client() as client:
             assert client.post("/v1/ingest", headers=headers, content=body).json()["stored"] == len(rows)
@@ -110,7 +116,7 @@ def test_series_histogram_and_heatmap_add_up(client: httpx.Client) -> None:
     assert [bar["count"] for bar in bars] == exact
     cells = get(client, "/v1/latency/heatmap", step="10s", stage="decide")["cells"]
     assert sum(cell["count"] for cell in cells) == MESSAGES
-    assert min(cell["start_ns"] for cell in cells) == START
+    assert min(cell["start_ns"] for cell in cells) == start()
 
 
 def test_a_coarser_heatmap_has_the_same_counts_at_the_same_edges(client: httpx.Client) -> None:
@@ -135,7 +141,7 @@ def test_a_rollup_has_numbers_of_its_own(client: httpx.Client) -> None:
 
 
 def test_every_format_has_the_same_numbers(client: httpx.Client) -> None:
-    params = {"path": "order", "from": str(START), "to": str(START + 10**10)}
+    params = {"path": "order", "from": str(start()), "to": str(start() + 10**10)}
     rows = client.get("/v1/latency", params=params).json()["stages"]
     for name in ("arrow", "parquet", "csv"):
         answer = client.get("/v1/latency", params={**params, "format": name})
@@ -163,7 +169,7 @@ def test_paths_say_which_events_a_stage_lies_between(client: httpx.Client) -> No
     assert [s["name"] for s in path["stages"]] == ["decide", "send", "end_to_end", "unattributed"]
     assert path["stages"][0]["budget_ns"] == 150_000
     assert "app_ingress" in path["stages"][0]["sentence"]
-    assert path["computed_to_ns"] >= START + 10**10
+    assert path["computed_to_ns"] >= start() + 10**10
 
 
 def test_completeness_is_of_the_whole_and_of_steps(client: httpx.Client) -> None:
@@ -199,7 +205,7 @@ def test_the_slowest_come_first_page_by_page(client: httpx.Client) -> None:
 
 def test_a_message_has_its_timeline_under_every_form_of_its_key(client: httpx.Client) -> None:
     key = hash64("order", 17)
-    stamps = [START + 17 * 20_000_000 + int(after) for after in (0, DECIDE[17], DECIDE[17] + SEND[17])]
+    stamps = [start() + 17 * 20_000_000 + int(after) for after in (0, DECIDE[17], DECIDE[17] + SEND[17])]
     for form in ("order:17", str(key), f"0x{key:016x}"):
         found = client.get(f"/v1/messages/{form}").json()
         assert [s["ts_ns"] for s in found["stamps"]] == stamps, form
@@ -227,13 +233,13 @@ def test_the_ledger_accounts_for_every_event(client: httpx.Client) -> None:
 
 def test_new_windows_are_events_with_their_metrics(client: httpx.Client) -> None:
     events = []
-    with client.stream("GET", f"/v1/stream?kinds=window&path=order&after={START}") as response:
+    with client.stream("GET", f"/v1/stream?kinds=window&path=order&after={start()}") as response:
         for line in response.iter_lines():
             if line.startswith("data: "):
                 events.append(json.loads(line[6:]))
                 if events[-1].get("level") == 10 and events[-1]["finished"] == MESSAGES:
                     break
-    assert events[-1]["window_ns"] == START
+    assert events[-1]["window_ns"] == start()
     assert events[-1]["unfinished"] == 3
     metrics = client.get("/metrics").text
     assert 'tailsight_windows_lag_seconds{path="order"}' in metrics

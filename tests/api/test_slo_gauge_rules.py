@@ -6,6 +6,7 @@ machine cannot be made to steal from itself) and laid out over an hour, so that 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -15,6 +16,7 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -131,12 +133,20 @@ def readings() -> list[list[dict[str, float]]]:
                 subprocess.run(["ip", "route", "del", "blackhole", f"{host.address}/32"], capture_output=True)
 
 
+def _drain(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while connection.recv(65_536):
+            pass
+
+
 def _directed(inside: subprocess.Popen[str], listener: socket.socket, address: str) -> list[list[dict[str, float]]]:
     """Take what it sends, and cut and mend the way back as it asks for."""
     assert inside.stdin is not None
     assert inside.stdout is not None
     listener.settimeout(30)
     server, _ = listener.accept()
+    # Unread bytes would close the window, and a sender that may not send has nothing to send again.
+    Thread(target=_drain, args=(server,), daemon=True).start()
     with server:
         for line in inside.stdout:
             if line.startswith("["):

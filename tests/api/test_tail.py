@@ -66,9 +66,10 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         with live.client() as client:
             assert client.post("/v1/ingest", headers=headers, content=body).json()["stored"] == len(rows)
             end = time.monotonic() + 40
+            asked = {"path": "order", "stage": "end_to_end", "from": str(START)}
             while time.monotonic() < end:
                 client.post("/v1/ingest/heartbeat", json=[agent.heartbeat()])
-                found = client.get("/v1/latency", params={"path": "order", "stage": "end_to_end"}).json()["stages"]
+                found = client.get("/v1/latency", params=asked).json()["stages"]
                 if found and found[0]["count"] == MESSAGES:
                     break
                 time.sleep(0.2)
