@@ -211,7 +211,7 @@ def _over_the_body(where: Where, sides: Sides, seed: int) -> list[Cause]:
                 share=one.excess_share, ci=ci, added_ns=one.excess_ns, now_share=found.tail_count / found.count,
                 before_share=0.0, threshold_ns=found.threshold_ns,
                 messages=int((tail[f"part_{i}"] > one.body_ns).sum()), p=0.0, behind=[],
-                evidence=f"{one.excess_ns / 1e6:.3f} ms more in the slowest {100 * q:g} % than in the body",
+                evidence=f"{one.excess_ns / 1e6:.3f} ms more in the slowest {100 * q:.2g} % than in the body",
             )
         )  # fmt: skip
     return sorted(out, key=lambda one: -one.share)
@@ -320,4 +320,6 @@ def _sentence(path: Path, causes: Sequence[Cause], reason: str, compared: str) -
         f" (95 % interval {100 * first.ci[0]:.0f} to {100 * first.ci[1]:.0f} %) of the added time is {first.stage}"
         f"{where}, layer {first.layer}."
     )
-    return said + (f" {len(causes) - 1} further cause{'s' if len(causes) > 2 else ''} follow." if causes[1:] else "")
+    if len(causes) == 1:
+        return said
+    return said + (" 1 further cause follows." if len(causes) == 2 else f" {len(causes) - 1} further causes follow.")
