@@ -150,7 +150,8 @@ def migrate(
             elif recorded != checksum:
                 raise SchemaError(
                     f"statement {number} of migration {migration.number:04d}_{migration.name} was applied with other "
-                    "text; add a new migration instead of editing one, or start with an empty data directory"
+                    "text: the data are of another version. Use the version that made them, or start with an empty "
+                    "directory (--data DIR)"
                 )
     applied += _apply_retention(store, keep, known, cluster)
     return applied

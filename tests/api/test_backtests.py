@@ -28,32 +28,13 @@ from collector.store.embedded import open_embedded
 from collector.store.schema import Retention, migrate
 from tests.analytics.world import HOUR, beat, path, put_rows
 from tests.api.live import ROOT, Live, running
+from tests.api.test_slo_engine import GAUGE
 
 S = 1_000_000_000
 HOUR_S = HOUR // S
 PATHS = {"order": path()}
 CASES = Path(__file__).resolve().parents[1] / "analytics" / "slo" / "cases"
 KPIS = {"order_success": KpiDefinition(), "slippage": KpiDefinition(kind="level")}
-GAUGE = """
-apiVersion: openslo/v1
-kind: SLO
-metadata:
-  name: ring-fill
-  annotations: {tailsight.dev/rules: workbook}
-spec:
-  service: trading
-  indicator:
-    metadata: {name: ring}
-    spec:
-      thresholdMetric:
-        metricSource:
-          type: tailsight
-          spec:
-            gauge: {name: nic_ring_fill}
-  timeWindow: [{duration: 30d, isRolling: true}]
-  budgetingMethod: Occurrences
-  objectives: [{target: 0.99, op: lte, value: 0.5}]
-"""
 
 
 @pytest.fixture(scope="module")
